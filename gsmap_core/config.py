@@ -1,0 +1,392 @@
+"""Typed configuration: one dataclass per part, read strictly from YAML (`config/models/<method>_<size>.yaml`).
+
+Defaults exist once, here; a YAML file overrides them. Unknown keys, wrong types and impossible values are refused with
+the file, the key and what was expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
+from gsmap_core.errors import ConfigError
+from gsmap_core.geometry.bev_grid import BevGrid
+from gsmap_core.resources import resource_dir
+from gsmap_core.structures import PerceptionRange
+
+T = TypeVar('T')
+
+
+def _describe(hint: Any) -> str:
+    return getattr(hint, '__name__', str(hint).replace('typing.', ''))
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """Check one value against a type hint and return it as that type, or raise ConfigError naming `where`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        options = [arg for arg in args if arg is not type(None)]
+        if len(options) == 1:
+            return _convert(value, options[0], where)
+    elif origin is Literal:
+        if value in args:
+            return value
+        raise ConfigError(
+            f'{where}: {value!r} is not allowed; expected one of {", ".join(map(repr, args))}'
+        )
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            if len(args) == 2 and args[1] is Ellipsis:
+                return tuple(
+                    _convert(item, args[0], f'{where}[{i}]') for i, item in enumerate(value)
+                )
+            if len(value) == len(args):
+                return tuple(
+                    _convert(item, arg, f'{where}[{i}]')
+                    for i, (item, arg) in enumerate(zip(value, args, strict=True))
+                )
+            raise ConfigError(f'{where}: has {len(value)} entries; expected {len(args)}')
+    elif origin is dict:
+        if isinstance(value, dict):
+            return {
+                _convert(key, args[0], f'{where} key'): _convert(item, args[1], f'{where}.{key}')
+                for key, item in value.items()
+            }
+    elif dataclasses.is_dataclass(hint):
+        if isinstance(value, dict):
+            return build_dataclass(typing.cast(type, hint), value, where)
+    elif hint is bool:
+        if isinstance(value, bool):
+            return value
+    elif hint is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    elif hint is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif isinstance(value, hint):
+        return value
+    raise ConfigError(
+        f'{where}: {value!r} is a {type(value).__name__}; expected {_describe(hint)}'
+    )
+
+
+def build_dataclass(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """Build a (nested) dataclass from a mapping, strictly.
+
+    Args:
+        cls: dataclass type.
+        values: mapping from field names to plain values.
+        where: prefix for error messages, e.g. the file name.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, or a value that the dataclass refuses.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [item.name for item in dataclasses.fields(typing.cast(Any, cls)) if item.init]
+    for key in values:
+        if key not in names:
+            close = difflib.get_close_matches(str(key), names, n=1)
+            hint = f" (did you mean '{close[0]}'?)" if close else ''
+            raise ConfigError(
+                f"{where}: unknown key '{key}'{hint}; expected one of {', '.join(names)}"
+            )
+    converted = {
+        key: _convert(value, hints[key], f'{where}.{key}') for key, value in values.items()
+    }
+    try:
+        return cls(**converted)
+    except TypeError as error:
+        raise ConfigError(f'{where}: {error}') from None
+    except ConfigError as error:
+        raise ConfigError(f'{where}: {error}') from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not hold a mapping.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise ConfigError(
+            f"configuration '{path}' cannot be read: {error.strerror}; give an existing YAML file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration '{path}' is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"configuration '{path}' holds a {type(content).__name__}; expected a mapping of keys"
+        )
+    return content
+
+
+def to_plain(config: Any) -> Any:
+    """Turn a (nested) dataclass into plain dictionaries and lists, as YAML or JSON can hold them."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {
+            item.name: to_plain(getattr(config, item.name))
+            for item in dataclasses.fields(config)
+            if item.init
+        }
+    if isinstance(config, (list, tuple)):
+        return [to_plain(item) for item in config]
+    if isinstance(config, dict):
+        return {key: to_plain(item) for key, item in config.items()}
+    return config
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Network input: images are resized with their aspect kept, then padded at the bottom and right.
+
+    Args:
+        width_px: width of the network input after padding [px]; a multiple of 32.
+        height_px: height of the network input after padding [px]; a multiple of 32.
+        mean: per RGB channel, subtracted (0 to 255 scale).
+        std: per RGB channel, divided by.
+    """
+
+    width_px: int = 800
+    height_px: int = 480
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __post_init__(self) -> None:
+        """Refuse sizes the backbone cannot divide."""
+        if self.width_px <= 0 or self.height_px <= 0 or self.width_px % 32 or self.height_px % 32:
+            raise ConfigError(
+                f'image size {self.width_px} x {self.height_px} px; expected positive multiples of 32'
+            )
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Image backbone (ResNet family, torchvision names) and feature pyramid.
+
+    Args:
+        block: `basic` (R18/R34) or `bottleneck` (R50).
+        num_blocks: residual blocks per stage.
+        base_width: channels of the first stage; 64 in the published sizes.
+        stem: `conv7` (stride 4 with max-pooling, torchvision) or `conv3` (one stride-2 3x3 convolution; stages start at stride 2).
+        out_stages: stages (1 to 4) handed to the pyramid, ascending; the pyramid returns the finest of them.
+        num_frozen_stages: stages without gradient when pretrained weights were given (stem counts with stage 1); nothing is frozen without.
+        frozen_norm: keep BatchNorm in eval mode without gradient when pretrained weights were given.
+    """
+
+    block: Literal['basic', 'bottleneck'] = 'bottleneck'
+    num_blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    base_width: int = 64
+    stem: Literal['conv7', 'conv3'] = 'conv7'
+    out_stages: tuple[int, ...] = (4,)
+    num_frozen_stages: int = 1
+    frozen_norm: bool = True
+
+
+@dataclass(frozen=True)
+class BevConfig:
+    """View transform and BEV grid.
+
+    Args:
+        view_transform: which file of `models/bev`.
+        num_rows: H of the grid.
+        num_columns: W of the grid.
+        order: cell order, see `BevGrid`.
+        z_min_m: lowest height that cells look at, in the reference frame [m].
+        z_max_m: highest height [m].
+        num_layers: encoder layers.
+        num_heights: heights per cell; equals the heads of the kernel attention.
+        kernel_rows: rows of the sampling kernel.
+        kernel_columns: columns of the sampling kernel.
+        self_attention: `deformable` (MapTR) or `none` before the cross-attention of every layer.
+        can_bus: add the 18 CAN-bus features of the published models to the queries (zeros when live).
+        num_refine_blocks: residual 3x3 convolution blocks on the finished BEV features; 0 in the published models.
+    """
+
+    view_transform: Literal['gkt', 'bevformer', 'lss'] = 'gkt'
+    num_rows: int = 200
+    num_columns: int = 100
+    order: Literal['ego', 'official'] = 'ego'
+    z_min_m: float = -2.0
+    z_max_m: float = 2.0
+    num_layers: int = 1
+    num_heights: int = 4
+    kernel_rows: int = 3
+    kernel_columns: int = 5
+    self_attention: Literal['deformable', 'none'] = 'deformable'
+    can_bus: bool = False
+    num_refine_blocks: int = 0
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Queries, decoder layers and heads.
+
+    Args:
+        num_layers: L.
+        num_instances: M, instance queries.
+        num_points: P, points per instance.
+        num_heads: attention heads.
+        num_sampling_points: sampling points per head of the BEV deformable attention.
+        ffn_dims: hidden width of the feed-forward parts.
+        dropout: in attention and feed-forward residuals.
+        self_attention: `joint` over all points (MapTR) or `decoupled` into instances and points (MapTRv2).
+        num_one_to_many: extra instance queries used in training only (MapTRv2: 300); 0: off.
+        one_to_many_copies: how often the ground truth is repeated for them.
+    """
+
+    num_layers: int = 6
+    num_instances: int = 50
+    num_points: int = 20
+    num_heads: int = 8
+    num_sampling_points: int = 4
+    ffn_dims: int = 512
+    dropout: float = 0.1
+    self_attention: Literal['joint', 'decoupled'] = 'joint'
+    num_one_to_many: int = 0
+    one_to_many_copies: int = 6
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """Weights of the matching cost terms (reference-models.md, 3.2).
+
+    Args:
+        classification: focal cost.
+        points: sum of absolute normalised coordinate differences, least over the allowed orders.
+    """
+
+    classification: float = 2.0
+    points: float = 5.0
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the named losses; 0 turns one off (reference-models.md, 3.3 and 2.5).
+
+    Args:
+        classification: focal loss.
+        points: L1 on normalised coordinates, least over the allowed orders at matching.
+        direction: 1 - cosine of edge directions.
+        bev_segmentation: BCE of a BEV mask head (positive weight 4).
+        one_to_many: factor on the losses of the one-to-many queries.
+    """
+
+    classification: float = 2.0
+    points: float = 5.0
+    direction: float = 0.005
+    bev_segmentation: float = 0.0
+    one_to_many: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that rebuilds a model; stored in every checkpoint.
+
+    Args:
+        name: `<method>_<size>`.
+        categories: predicted categories in the order of the logits.
+        reference: frame the model predicts in.
+        range: perception range in that frame.
+        num_cameras: learned camera embeddings; 0: none, so that any number of cameras in any order works.
+        embed_dims: C of BEV features and queries.
+        image: network input.
+        backbone: image backbone and pyramid.
+        bev: view transform and grid.
+        decoder: queries, layers, heads.
+        matching: cost weights.
+        losses: loss weights.
+        closing_distance_m: post-processing closes an element whose ends lie within this distance [m].
+    """
+
+    name: str = 'maptr_r50'
+    categories: tuple[str, ...] = PAPER_CATEGORIES
+    reference: Literal['ego', 'lidar'] = 'ego'
+    range: PerceptionRange = field(default_factory=PerceptionRange)
+    num_cameras: int = 0
+    embed_dims: int = 256
+    image: ImageConfig = field(default_factory=ImageConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    bev: BevConfig = field(default_factory=BevConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    closing_distance_m: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check what spans several parts."""
+        for name in self.categories:
+            category_by_name(name)
+        if not self.categories or len(set(self.categories)) != len(self.categories):
+            raise ConfigError(
+                f'categories {list(self.categories)}; expected at least one, each once'
+            )
+        for heads, owner in (
+            (self.decoder.num_heads, 'decoder.num_heads'),
+            (self.bev.num_heights, 'bev.num_heights'),
+        ):
+            if self.embed_dims % heads:
+                raise ConfigError(
+                    f'embed_dims {self.embed_dims} is not a multiple of {owner} {heads}'
+                )
+
+    @property
+    def grid(self) -> BevGrid:
+        """The BEV grid of the model."""
+        return BevGrid(self.range, self.bev.num_rows, self.bev.num_columns, self.bev.order)
+
+
+def config_path(kind: str, name_or_path: str) -> Path:
+    """Find a configuration: an existing YAML path as given, else `config/<kind>/<name>.yaml` of the package.
+
+    Raises:
+        ConfigError: neither exists; the message lists the known names.
+    """
+    given = Path(name_or_path)
+    if given.suffix in ('.yaml', '.yml'):
+        if given.is_file():
+            return given
+        raise ConfigError(
+            f"configuration '{name_or_path}' does not exist; give an existing YAML file or a known name"
+        )
+    folder = resource_dir('config') / kind
+    known = sorted(path.stem for path in folder.glob('*.yaml'))
+    if name_or_path in known:
+        return folder / f'{name_or_path}.yaml'
+    raise ConfigError(
+        f"configuration '{name_or_path}' is unknown; expected a YAML file or one of {', '.join(known)}"
+    )
+
+
+def load_model_config(name_or_path: str) -> ModelConfig:
+    """Read a model configuration by name (`maptr_tiny`) or path.
+
+    Raises:
+        ConfigError: not found, unknown key, wrong type or impossible value; the message names the file and the key.
+    """
+    path = config_path('models', name_or_path)
+    return model_config_from_dict({'name': path.stem, **read_yaml(path)}, str(path))
+
+
+def model_config_from_dict(values: dict[str, Any], where: str) -> ModelConfig:
+    """Build a model configuration from a plain mapping (YAML, or a checkpoint's metadata).
+
+    Raises:
+        ConfigError: unknown key, wrong type or impossible value; the message starts with `where`.
+    """
+    return build_dataclass(ModelConfig, values, where)

@@ -1,0 +1,1 @@
+"""Procedural towns, drives through them, and the renderer that shows them to a camera rig."""

@@ -1,0 +1,1 @@
+"""Rigid transforms, cameras, the BEV grid and polylines. No learning, no I/O."""

@@ -1,0 +1,113 @@
+"""The bird's-eye-view grid: the only place that knows how metres become cells.
+
+Own grids (`order='ego'`), seen from above with the vehicle heading up:
+
+    row 0      +---------------+   x = x_max (farthest ahead)
+               |       ^ x     |
+               |       |       |
+               |  y <--+       |   column 0: y = y_max (farthest left)
+    row H - 1  +---------------+   x = x_min
+
+Official MapTR grids (`order='official'`): row 0 at the smallest y, column 0 at the smallest x; rows run along +y and
+columns along +x of the reference frame. Cell centres lie at half indices in both.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gsmap_core.errors import ConfigError
+from gsmap_core.structures import FloatArray, PerceptionRange
+
+
+@dataclass(frozen=True)
+class BevGrid:
+    """A regular grid over a perception range.
+
+    Args:
+        range: metric extent.
+        num_rows: H.
+        num_columns: W.
+        order: `ego` (rows along -x, columns along -y) or `official` (rows along +y, columns along +x).
+
+    Raises:
+        ConfigError: a count is not positive or the order is unknown.
+    """
+
+    range: PerceptionRange
+    num_rows: int
+    num_columns: int
+    order: Literal['ego', 'official'] = 'ego'
+
+    def __post_init__(self) -> None:
+        """Validate counts and order."""
+        if self.num_rows <= 0 or self.num_columns <= 0:
+            raise ConfigError(
+                f'BEV grid of {self.num_rows} x {self.num_columns} cells; expected positive counts'
+            )
+        if self.order not in ('ego', 'official'):
+            raise ConfigError(
+                f"BEV grid order '{self.order}' is unknown; expected 'ego' or 'official'"
+            )
+
+    @property
+    def cell_size_m(self) -> tuple[float, float]:
+        """Height and width of a cell: metres per row, metres per column."""
+        along_rows, along_columns = self.range.length_x_m, self.range.length_y_m
+        if self.order == 'official':
+            along_rows, along_columns = along_columns, along_rows
+        return along_rows / self.num_rows, along_columns / self.num_columns
+
+    def metres_to_cells(self, points_xy: npt.ArrayLike) -> FloatArray:
+        """Convert (..., 2) x, y [m] to (..., 2) continuous row, column; a cell's centre is at its index + 0.5."""
+        points = np.asarray(points_xy, dtype=np.float64)
+        row_m, column_m = self.cell_size_m
+        if self.order == 'ego':
+            rows = (self.range.x_max - points[..., 0]) / row_m
+            columns = (self.range.y_max - points[..., 1]) / column_m
+        else:
+            rows = (points[..., 1] - self.range.y_min) / row_m
+            columns = (points[..., 0] - self.range.x_min) / column_m
+        return np.stack([rows, columns], axis=-1)
+
+    def cells_to_metres(self, cells: npt.ArrayLike) -> FloatArray:
+        """Convert (..., 2) continuous row, column to (..., 2) x, y [m]; the inverse of `metres_to_cells`."""
+        cell = np.asarray(cells, dtype=np.float64)
+        row_m, column_m = self.cell_size_m
+        if self.order == 'ego':
+            x = self.range.x_max - cell[..., 0] * row_m
+            y = self.range.y_max - cell[..., 1] * column_m
+        else:
+            y = self.range.y_min + cell[..., 0] * row_m
+            x = self.range.x_min + cell[..., 1] * column_m
+        return np.stack([x, y], axis=-1)
+
+    def cell_centres(self) -> FloatArray:
+        """Return (H, W, 2) x, y of every cell centre in the reference frame [m]."""
+        rows, columns = np.meshgrid(
+            np.arange(self.num_rows) + 0.5, np.arange(self.num_columns) + 0.5, indexing='ij'
+        )
+        return self.cells_to_metres(np.stack([rows, columns], axis=-1))
+
+    def metres_to_unit(self, points_xy: npt.ArrayLike) -> FloatArray:
+        """Convert (..., 2) x, y [m] to (..., 2) (u, v) in [0, 1]: u along columns (W), v along rows (H).
+
+        This is what the decoder predicts and samples with: pixel = u * W - 0.5, v * H - 0.5.
+        """
+        cells = self.metres_to_cells(points_xy)
+        return np.stack([cells[..., 1] / self.num_columns, cells[..., 0] / self.num_rows], axis=-1)
+
+    def unit_to_metres(self, unit: npt.ArrayLike) -> FloatArray:
+        """Convert (..., 2) (u, v) in [0, 1] to (..., 2) x, y [m]; the inverse of `metres_to_unit`."""
+        values = np.asarray(unit, dtype=np.float64)
+        cells = np.stack(
+            [values[..., 1] * self.num_rows, values[..., 0] * self.num_columns], axis=-1
+        )
+        return self.cells_to_metres(cells)
+
+    def unit_extent_m(self) -> tuple[float, float]:
+        """Return metres per unit of u and of v (both positive)."""
+        row_m, column_m = self.cell_size_m
+        return column_m * self.num_columns, row_m * self.num_rows
