@@ -1,4 +1,4 @@
-"""The categories of map elements: ids, names, shape and colour, fixed once for models, files, messages and pictures.
+"""The categories of map elements: ids, names, shape and colour, fixed once for everybody.
 
 Whether one particular element is closed is a flag of the element, not of its category.
 """

@@ -1,7 +1,7 @@
-"""Typed configuration: one dataclass per part, read strictly from YAML (`config/models/<method>_<size>.yaml`).
+"""Typed configuration: one dataclass per part, read strictly from YAML (`config/models`).
 
-Defaults exist once, here; a YAML file overrides them. Unknown keys, wrong types and impossible values are refused with
-the file, the key and what was expected.
+Defaults exist once, here; a YAML file overrides them. Unknown keys, wrong types and impossible
+values are refused with the file, the key and what was expected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _describe(hint: Any) -> str:
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """Check one value against a type hint and return it as that type, or raise ConfigError naming `where`."""
+    """Return a value as the type that the hint asks for, or raise ConfigError naming `where`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -92,7 +92,8 @@ def build_dataclass(cls: type[T], values: dict[str, Any], where: str) -> T:
         where: prefix for error messages, e.g. the file name.
 
     Raises:
-        ConfigError: an unknown or missing key, a wrong type, or a value that the dataclass refuses.
+        ConfigError: an unknown or missing key, a wrong type, or a value that the dataclass
+            refuses.
     """
     hints = typing.get_type_hints(cls)
     names = [item.name for item in dataclasses.fields(typing.cast(Any, cls)) if item.init]
@@ -137,7 +138,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def to_plain(config: Any) -> Any:
-    """Turn a (nested) dataclass into plain dictionaries and lists, as YAML or JSON can hold them."""
+    """Turn a (nested) dataclass into plain dictionaries and lists, as YAML or JSON hold them."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {
             item.name: to_plain(getattr(config, item.name))
@@ -153,7 +154,7 @@ def to_plain(config: Any) -> Any:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """Network input: images are resized with their aspect kept, then padded at the bottom and right.
+    """Network input: images are resized, aspect kept, then padded at the bottom and right.
 
     Args:
         width_px: width of the network input after padding [px]; a multiple of 32.
@@ -171,7 +172,8 @@ class ImageConfig:
         """Refuse sizes the backbone cannot divide."""
         if self.width_px <= 0 or self.height_px <= 0 or self.width_px % 32 or self.height_px % 32:
             raise ConfigError(
-                f'image size {self.width_px} x {self.height_px} px; expected positive multiples of 32'
+                f'image size {self.width_px} x {self.height_px} px; expected positive '
+                'multiples of 32'
             )
 
 
@@ -183,10 +185,14 @@ class BackboneConfig:
         block: `basic` (R18/R34) or `bottleneck` (R50).
         num_blocks: residual blocks per stage.
         base_width: channels of the first stage; 64 in the published sizes.
-        stem: `conv7` (stride 4 with max-pooling, torchvision) or `conv3` (one stride-2 3x3 convolution; stages start at stride 2).
-        out_stages: stages (1 to 4) handed to the pyramid, ascending; the pyramid returns the finest of them.
-        num_frozen_stages: stages without gradient when pretrained weights were given (stem counts with stage 1); nothing is frozen without.
-        frozen_norm: keep BatchNorm in eval mode without gradient when pretrained weights were given.
+        stem: `conv7` (stride 4 with max-pooling, torchvision) or `conv3` (one stride-2 3x3
+            convolution; stages start at stride 2).
+        out_stages: stages (1 to 4) handed to the pyramid, ascending; the pyramid returns the
+            finest of them.
+        num_frozen_stages: stages without gradient when pretrained weights were given (stem counts
+            with stage 1); nothing is frozen without.
+        frozen_norm: keep BatchNorm in eval mode without gradient when pretrained weights were
+            given.
     """
 
     block: Literal['basic', 'bottleneck'] = 'bottleneck'
@@ -214,8 +220,10 @@ class BevConfig:
         kernel_rows: rows of the sampling kernel.
         kernel_columns: columns of the sampling kernel.
         self_attention: `deformable` (MapTR) or `none` before the cross-attention of every layer.
-        can_bus: add the 18 CAN-bus features of the published models to the queries (zeros when live).
-        num_refine_blocks: residual 3x3 convolution blocks on the finished BEV features; 0 in the published models.
+        can_bus: add the 18 CAN-bus features of the published models to the queries (zeros when
+            live).
+        num_refine_blocks: residual 3x3 convolution blocks on the finished BEV features; 0 in the
+            published models.
     """
 
     view_transform: Literal['gkt', 'bevformer', 'lss'] = 'gkt'
@@ -245,7 +253,8 @@ class DecoderConfig:
         num_sampling_points: sampling points per head of the BEV deformable attention.
         ffn_dims: hidden width of the feed-forward parts.
         dropout: in attention and feed-forward residuals.
-        self_attention: `joint` over all points (MapTR) or `decoupled` into instances and points (MapTRv2).
+        self_attention: `joint` over all points (MapTR) or `decoupled` into instances and points
+            (MapTRv2).
         num_one_to_many: extra instance queries used in training only (MapTRv2: 300); 0: off.
         one_to_many_copies: how often the ground truth is repeated for them.
     """
@@ -303,7 +312,8 @@ class ModelConfig:
         categories: predicted categories in the order of the logits.
         reference: frame the model predicts in.
         range: perception range in that frame.
-        num_cameras: learned camera embeddings; 0: none, so that any number of cameras in any order works.
+        num_cameras: learned camera embeddings; 0: none, so that any number of cameras in any order
+            works.
         embed_dims: C of BEV features and queries.
         image: network input.
         backbone: image backbone and pyramid.
@@ -311,7 +321,8 @@ class ModelConfig:
         decoder: queries, layers, heads.
         matching: cost weights.
         losses: loss weights.
-        closing_distance_m: post-processing closes an element whose ends lie within this distance [m].
+        closing_distance_m: post-processing closes an element whose ends lie within this distance
+            [m].
     """
 
     name: str = 'maptr_r50'
@@ -352,7 +363,7 @@ class ModelConfig:
 
 
 def config_path(kind: str, name_or_path: str) -> Path:
-    """Find a configuration: an existing YAML path as given, else `config/<kind>/<name>.yaml` of the package.
+    """Find a configuration: a YAML path as given, else `config/<kind>/<name>.yaml`.
 
     Raises:
         ConfigError: neither exists; the message lists the known names.
@@ -362,14 +373,16 @@ def config_path(kind: str, name_or_path: str) -> Path:
         if given.is_file():
             return given
         raise ConfigError(
-            f"configuration '{name_or_path}' does not exist; give an existing YAML file or a known name"
+            f"configuration '{name_or_path}' does not exist; give an existing YAML file or a "
+            'known name'
         )
     folder = resource_dir('config') / kind
     known = sorted(path.stem for path in folder.glob('*.yaml'))
     if name_or_path in known:
         return folder / f'{name_or_path}.yaml'
     raise ConfigError(
-        f"configuration '{name_or_path}' is unknown; expected a YAML file or one of {', '.join(known)}"
+        f"configuration '{name_or_path}' is unknown; expected a YAML file or one of "
+        f'{", ".join(known)}'
     )
 
 
@@ -377,7 +390,8 @@ def load_model_config(name_or_path: str) -> ModelConfig:
     """Read a model configuration by name (`maptr_tiny`) or path.
 
     Raises:
-        ConfigError: not found, unknown key, wrong type or impossible value; the message names the file and the key.
+        ConfigError: not found, unknown key, wrong type or impossible value; the message names the
+            file and the key.
     """
     path = config_path('models', name_or_path)
     return model_config_from_dict({'name': path.stem, **read_yaml(path)}, str(path))

@@ -1,15 +1,16 @@
 """Exceptions that a user of the package can meet.
 
-Every message says what was given, what was expected and what to do. Library code raises; only the command line exits.
+Every message says what was given, what was expected and what to do. Library code raises; only the
+command line exits.
 """
 
 
 class GsmapError(Exception):
-    """Base of every error the package raises on purpose because of its input or its environment."""
+    """Base of every error raised on purpose because of the input or the environment."""
 
 
 class ConfigError(GsmapError, ValueError):
-    """A configuration (YAML, parameter, rig file) has an unknown key, a wrong type or an impossible value."""
+    """A YAML file, parameter or rig has an unknown key, a wrong type or an impossible value."""
 
 
 class DataError(GsmapError, ValueError):
@@ -29,4 +30,4 @@ class TransformError(GsmapError, LookupError):
 
 
 class EnvironmentProblemError(GsmapError, RuntimeError):
-    """Something that must be installed or built is not there; the message names the command that provides it."""
+    """Something to install or build is missing; the message names the command that does it."""

@@ -1,4 +1,4 @@
-"""Image decoding and preparation, with the intrinsics that follow; what training and the vehicle share.
+"""Image decoding and preparation, with the intrinsics that follow; shared by all sides.
 
 A `SurroundFrame` becomes one row of a `FrameBatch`, the only thing a model takes.
 """
@@ -115,12 +115,12 @@ def prepare_image(picture: ImageArray, camera: Camera, image: ImageConfig) -> np
 
 
 def prepared_intrinsics(camera: Camera, image: ImageConfig) -> FloatArray:
-    """Return the (3, 3) intrinsics of a camera for the network input [px]; padding moves nothing."""
+    """Return the (3, 3) intrinsics for the network input [px]; padding moves nothing."""
     return camera.scaled(*fitted_size(camera, image)).intrinsics
 
 
 def normalise(pictures: np.ndarray, image: ImageConfig) -> Tensor:
-    """Turn (..., H, W, 3) uint8 RGB into (..., 3, H, W) float32, mean subtracted, divided by std."""
+    """Turn (..., H, W, 3) uint8 RGB into (..., 3, H, W) float32, less mean, divided by std."""
     values = torch.from_numpy(np.ascontiguousarray(pictures)).movedim(-1, -3).float()
     mean = torch.tensor(image.mean).view(3, 1, 1)
     std = torch.tensor(image.std).view(3, 1, 1)
@@ -140,7 +140,8 @@ def make_frame_batch(frames: Sequence[SurroundFrame], image: ImageConfig) -> Fra
     counts = {len(frame.rig) for frame in frames}
     if len(counts) != 1:
         raise DataError(
-            f'cannot batch frames with {sorted(counts)} cameras; expected one or more frames of one rig size'
+            f'cannot batch frames with {sorted(counts)} cameras; expected one or more frames '
+            'of one rig size'
         )
     pictures, matrices, extrinsics, intrinsics, masks = [], [], [], [], []
     for frame in frames:

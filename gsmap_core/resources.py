@@ -1,6 +1,7 @@
 """Finds the files that travel with the package: message definitions, configurations, weights.
 
-They lie in the checkout (or an editable install), else under `share/gsmap_ros` of the installation prefix.
+They lie in the checkout (or an editable install), else under `share/gsmap_ros` of the installation
+prefix.
 """
 
 import os
@@ -33,7 +34,8 @@ def resource_dir(name: str) -> Path:
     """
     candidates = _share_candidates()
     for base in candidates:
-        # The marker keeps an unrelated folder of the same name (a user's own `config`) from being taken.
+        # The marker keeps an unrelated folder of the same name (a user's own `config`) from being
+        # taken.
         if (base / name).is_dir() and (base / 'package.xml').is_file():
             return base / name
     tried = ', '.join(str(base / name) for base in candidates)

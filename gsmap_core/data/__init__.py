@@ -1,1 +1,1 @@
-"""Drives: where frames and ground truth come from, and the bag that every source is turned into."""
+"""Drives: where frames and ground truth come from, and the bag that each is turned into."""

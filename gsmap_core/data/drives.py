@@ -1,7 +1,8 @@
-"""What a drive is: the interface between sources (synthetic, datasets), bags, training and evaluation.
+"""What a drive is: the interface between sources, bags, training and evaluation.
 
-A `Recording` is raw enough to be written as a bag (JPEG bytes, every pose). A `Drive` is what training, prediction and
-evaluation read: random access to `SurroundFrame`s and ground truth. `data.bag` turns the first into the second.
+A `Recording` is raw enough to be written as a bag (JPEG bytes, every pose). A `Drive` is what
+training, prediction and evaluation read: random access to `SurroundFrame`s and ground truth.
+`data.bag` turns the first into the second.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class RecordedFrame:
         stamp_ns: reference stamp [ns].
         images: one per camera that delivered, any order.
         ground_truth: elements in the ego frame at `stamp_ns`, or None.
-        lidar_points: (P, 4) float32 x, y, z in the ego frame at `stamp_ns` [m] and intensity, or None.
+        lidar_points: (P, 4) float32 x, y, z in the ego frame at `stamp_ns` [m] and intensity, or
+            None.
         sample_id: id of the frame in its dataset.
     """
 
@@ -88,7 +90,7 @@ class Recording(Protocol):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Free text for the bag: source, seed, city frame, map offset, what the map origin refers to."""
+        """Free text for the bag: source, seed, city frame, map offset, origin of the map."""
         ...
 
     def frames(self) -> Iterator[RecordedFrame]:
@@ -123,8 +125,8 @@ class Drive(Protocol):
 
         Args:
             index: 0 to len - 1, in time order.
-            max_width_px: allow decoding at reduced size (1/2, 1/4, 1/8) as long as the width stays at least this; the
-                rig of the returned frame follows. None: full size.
+            max_width_px: allow decoding at reduced size (1/2, 1/4, 1/8) as long as the width stays
+                at least this; the rig of the returned frame follows. None: full size.
 
         Raises:
             DataError: an image is corrupt; the message names the file, topic and stamp.
@@ -132,7 +134,7 @@ class Drive(Protocol):
         ...
 
     def ground_truth(self, index: int) -> VectorMap | None:
-        """Return the elements in the ego frame at the set's stamp, or None where the drive has none."""
+        """Return the elements in the ego frame at the set's stamp, or None if there are none."""
         ...
 
     @property

@@ -8,8 +8,9 @@ Own grids (`order='ego'`), seen from above with the vehicle heading up:
                |  y <--+       |   column 0: y = y_max (farthest left)
     row H - 1  +---------------+   x = x_min
 
-Official MapTR grids (`order='official'`): row 0 at the smallest y, column 0 at the smallest x; rows run along +y and
-columns along +x of the reference frame. Cell centres lie at half indices in both.
+Official MapTR grids (`order='official'`): row 0 at the smallest y, column 0 at the smallest x;
+rows run along +y and columns along +x of the reference frame. Cell centres lie at half indices in
+both.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ class BevGrid:
         range: metric extent.
         num_rows: H.
         num_columns: W.
-        order: `ego` (rows along -x, columns along -y) or `official` (rows along +y, columns along +x).
+        order: `ego` (rows along -x, columns along -y) or `official` (rows along +y, columns along
+            +x).
 
     Raises:
         ConfigError: a count is not positive or the order is unknown.
@@ -61,7 +63,7 @@ class BevGrid:
         return along_rows / self.num_rows, along_columns / self.num_columns
 
     def metres_to_cells(self, points_xy: npt.ArrayLike) -> FloatArray:
-        """Convert (..., 2) x, y [m] to (..., 2) continuous row, column; a cell's centre is at its index + 0.5."""
+        """Convert (..., 2) x, y [m] to continuous row, column; cell centres are at index + 0.5."""
         points = np.asarray(points_xy, dtype=np.float64)
         row_m, column_m = self.cell_size_m
         if self.order == 'ego':
@@ -73,7 +75,7 @@ class BevGrid:
         return np.stack([rows, columns], axis=-1)
 
     def cells_to_metres(self, cells: npt.ArrayLike) -> FloatArray:
-        """Convert (..., 2) continuous row, column to (..., 2) x, y [m]; the inverse of `metres_to_cells`."""
+        """Convert (..., 2) continuous row, column to x, y [m]; inverse of `metres_to_cells`."""
         cell = np.asarray(cells, dtype=np.float64)
         row_m, column_m = self.cell_size_m
         if self.order == 'ego':
@@ -92,7 +94,7 @@ class BevGrid:
         return self.cells_to_metres(np.stack([rows, columns], axis=-1))
 
     def metres_to_unit(self, points_xy: npt.ArrayLike) -> FloatArray:
-        """Convert (..., 2) x, y [m] to (..., 2) (u, v) in [0, 1]: u along columns (W), v along rows (H).
+        """Convert (..., 2) x, y [m] to u, v in [0, 1]: u along columns (W), v along rows (H).
 
         This is what the decoder predicts and samples with: pixel = u * W - 0.5, v * H - 0.5.
         """
@@ -100,7 +102,7 @@ class BevGrid:
         return np.stack([cells[..., 1] / self.num_columns, cells[..., 0] / self.num_rows], axis=-1)
 
     def unit_to_metres(self, unit: npt.ArrayLike) -> FloatArray:
-        """Convert (..., 2) (u, v) in [0, 1] to (..., 2) x, y [m]; the inverse of `metres_to_unit`."""
+        """Convert (..., 2) u, v in [0, 1] to x, y [m]; the inverse of `metres_to_unit`."""
         values = np.asarray(unit, dtype=np.float64)
         cells = np.stack(
             [values[..., 1] * self.num_rows, values[..., 0] * self.num_columns], axis=-1

@@ -1,4 +1,4 @@
-"""Projection of points into cameras, with and without lens distortion. Frames: ego in, pixels out."""
+"""Projection of points into cameras, with and without lens distortion: ego in, pixels out."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ class Projection:
     """Where points land in one image.
 
     Args:
-        pixels: (P, 2) float64 u (right), v (down) [px]; integer coordinates are pixel centres. Meaningless where depth <= 0.
+        pixels: (P, 2) float64 u (right), v (down) [px]; integer coordinates are pixel centres.
+            Meaningless where depth <= 0.
         depth_m: (P,) distance along the optical axis [m].
         is_visible: (P,) bool, in front of the camera and inside the image.
     """
@@ -35,7 +36,8 @@ def project_points(
     Args:
         camera: calibration.
         points: (P, 3) points in the ego frame [m].
-        base_from_camera: (4, 4) extrinsics to use instead of the camera's own (e.g. with ego motion in them).
+        base_from_camera: (4, 4) extrinsics to use instead of the camera's own (e.g. with ego
+            motion in them).
         min_depth_m: points nearer than this are not visible [m].
     """
     extrinsics = camera.base_from_camera if base_from_camera is None else base_from_camera
@@ -57,7 +59,7 @@ def project_points(
 
 
 def pixel_rays(camera: Camera) -> FloatArray:
-    """Return (H, W, 3) float64 ray directions in the camera frame with z = 1, one per pixel centre (rectified image)."""
+    """Return (H, W, 3) float64 rays (camera frame, z = 1), one per pixel centre, rectified."""
     u, v = np.meshgrid(np.arange(camera.width_px), np.arange(camera.height_px))
     x = (u - camera.intrinsics[0, 2]) / camera.intrinsics[0, 0]
     y = (v - camera.intrinsics[1, 2]) / camera.intrinsics[1, 1]

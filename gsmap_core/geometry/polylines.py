@@ -24,7 +24,8 @@ def resample_polyline(
     """Sample points evenly in arc length, both ends included.
 
     Args:
-        vertices: (P, D) vertices in order, P >= 1; a ring must already repeat its first vertex at the end.
+        vertices: (P, D) vertices in order, P >= 1; a ring must already repeat its first vertex at
+            the end.
         num_points: number of samples, at least 1.
         dimensions: measure the arc along the first that many coordinates only; None: all D.
 
@@ -47,7 +48,7 @@ def resample_polyline(
 
 
 def polyline_length(vertices: npt.ArrayLike, closed: bool = False) -> float:
-    """Return the length of a polyline [m]; a closed one includes the edge back to its first vertex."""
+    """Return the length of a polyline [m]; a closed one includes the edge to its first vertex."""
     points = np.asarray(vertices, dtype=np.float64)
     if closed and len(points):
         points = np.concatenate([points, points[:1]])

@@ -1,6 +1,7 @@
-"""Rigid transforms as 4x4 float64 matrices named `dst_from_src`, and quaternions in x, y, z, w order.
+"""Rigid transforms as 4x4 float64 matrices `dst_from_src`; quaternions in x, y, z, w order.
 
-`points_dst = dst_from_src @ points_src`, so in a chain the inner names touch: `map_from_base @ base_from_camera`.
+`points_dst = dst_from_src @ points_src`, so in a chain the inner names touch: `map_from_base @
+base_from_camera`.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from gsmap_core.structures import FloatArray
 def make_transform(
     rotation: npt.ArrayLike | None = None, translation: npt.ArrayLike | None = None
 ) -> FloatArray:
-    """Build a (4, 4) transform from a (3, 3) rotation (default identity) and a (3,) translation [m] (default zero)."""
+    """Build a (4, 4) transform from a (3, 3) rotation (or identity) and (3,) shift (or 0) [m]."""
     result = np.eye(4)
     if rotation is not None:
         result[:3, :3] = rotation
@@ -43,7 +44,7 @@ def transform_points(dst_from_src: npt.ArrayLike, points_src: npt.ArrayLike) -> 
 
 
 def quaternion_to_matrix(quaternion_xyzw: npt.ArrayLike) -> FloatArray:
-    """Return the (..., 3, 3) rotation of a quaternion (..., 4) in x, y, z, w order; it is normalised first.
+    """Return the (..., 3, 3) rotation of a quaternion (..., 4) x, y, z, w, normalised first.
 
     Raises:
         DataError: a quaternion is all zero or not finite.
@@ -52,7 +53,8 @@ def quaternion_to_matrix(quaternion_xyzw: npt.ArrayLike) -> FloatArray:
     norm = np.linalg.norm(quaternion, axis=-1, keepdims=True)
     if not np.isfinite(norm).all() or (norm == 0).any():
         raise DataError(
-            f'quaternion {quaternion.tolist()} has no direction; expected a finite, non-zero x, y, z, w'
+            f'quaternion {quaternion.tolist()} has no direction; expected a finite, non-zero '
+            'x, y, z, w'
         )
     x, y, z, w = np.moveaxis(quaternion / norm, -1, 0)
     rows = [
@@ -110,7 +112,7 @@ def rotation_from_rpy(roll_rad: float, pitch_rad: float, yaw_rad: float) -> Floa
 
 
 def yaw_of(dst_from_src: npt.ArrayLike) -> float:
-    """Return the heading of the source frame's x axis in the destination frame's ground plane [rad], in (-pi, pi]."""
+    """Return the heading of the source's x axis in the destination's plane, (-pi, pi] [rad]."""
     matrix = np.asarray(dst_from_src, dtype=np.float64)
     return float(np.arctan2(matrix[1, 0], matrix[0, 0]))
 
@@ -118,7 +120,7 @@ def yaw_of(dst_from_src: npt.ArrayLike) -> float:
 def interpolate_transform(
     first: npt.ArrayLike, second: npt.ArrayLike, fraction: float
 ) -> FloatArray:
-    """Interpolate between two (4, 4) transforms: translation linearly, rotation by slerp along the shorter way.
+    """Interpolate between two (4, 4) transforms: translation linearly, rotation by slerp.
 
     Args:
         first: transform at fraction 0.

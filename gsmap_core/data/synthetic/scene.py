@@ -1,7 +1,7 @@
 """The plain description of a town that the generator writes and the renderer reads.
 
-Everything is in the town frame (x east, y north, z up) [m]. The ground is a smooth height field; whatever lies on it
-(asphalt, paint, kerbs) is a planar polygon draped over it.
+Everything is in the town frame (x east, y north, z up) [m]. The ground is a smooth height field;
+whatever lies on it (asphalt, paint, kerbs) is a planar polygon draped over it.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ class Town:
         boxes: static boxes (buildings, parked vehicles).
         billboards: trees.
         elements: ground-truth map elements in the town frame, 3D vertices on the ground.
-        lanes: drivable lane centre lines as (P, 2) arrays, in driving direction, with their successors in `lane_successors`.
+        lanes: drivable lane centre lines as (P, 2) arrays, in driving direction, with their
+            successors in `lane_successors`.
         lane_successors: for each lane the indices of the lanes that continue it.
     """
 
