@@ -80,7 +80,7 @@ def decode_jpeg(data: bytes, where: str, reduction: int = 1) -> ImageArray:
             f'{where}: {len(buffer)} bytes are not a readable image (corrupt or truncated); '
             'expected JPEG or PNG; drop or re-record this frame'
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def fitted_size(camera: Camera, image: ImageConfig) -> tuple[int, int]:
@@ -107,7 +107,8 @@ def prepare_image(picture: ImageArray, camera: Camera, image: ImageConfig) -> np
     if (picture.shape[1], picture.shape[0]) != size:
         shrinks = size[0] < picture.shape[1]
         interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        picture = cv2.resize(picture, size, interpolation=interpolation)
+        resized = cv2.resize(picture, size, interpolation=interpolation)
+        picture = np.asarray(resized, dtype=np.uint8)
     canvas = np.empty((image.height_px, image.width_px, 3), dtype=np.uint8)
     canvas[:] = np.round(image.mean)
     canvas[: size[1], : size[0]] = picture
@@ -145,7 +146,8 @@ def make_frame_batch(frames: Sequence[SurroundFrame], image: ImageConfig) -> Fra
         )
     pictures, matrices, extrinsics, intrinsics, masks = [], [], [], [], []
     for frame in frames:
-        row_pictures, row_intrinsics = [], []
+        row_pictures: list[np.ndarray | None] = []
+        row_intrinsics = []
         for camera, picture in zip(frame.rig.cameras, frame.images, strict=True):
             if picture is None:
                 row_pictures.append(None)

@@ -1,6 +1,7 @@
-"""The frozen, validated values that cross layers: cameras and frames on the way in, map elements on the way out.
+"""The frozen, validated values that cross layers: camera frames in, map elements out.
 
-Everything here is NumPy and plain Python. Tensors, messages and files are made from these elsewhere.
+Everything here is NumPy and plain Python. Tensors, messages and files are made from these
+elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ ImageArray = npt.NDArray[np.uint8]
 
 DistortionModel = Literal['none', 'plumb_bob', 'rational_polynomial', 'equidistant']
 DISTORTION_MODELS: tuple[str, ...] = ('none', 'plumb_bob', 'rational_polynomial', 'equidistant')
-#: Reference frames a local map can be expressed in. `ego`: x forward, y left. `lidar`: x right, y forward (nuScenes protocols).
+#: Reference frames a local map can be expressed in. `ego`: x forward, y left. `lidar`: x right, y
+#: forward (nuScenes protocols).
 REFERENCES: tuple[str, ...] = ('ego', 'lidar', 'map')
 
 
@@ -41,7 +43,8 @@ def check_transform(name: str, matrix: npt.ArrayLike) -> FloatArray:
     rotation = result[:3, :3]
     if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4) or np.linalg.det(rotation) < 0:
         raise DataError(
-            f"transform '{name}' is not rigid; expected an orthonormal rotation with determinant +1"
+            f"transform '{name}' is not rigid; expected an orthonormal rotation with "
+            'determinant +1'
         )
     return result
 
@@ -55,13 +58,15 @@ class Camera:
         frame_id: its optical frame (z forward, x right, y down).
         width_px: image width the intrinsics belong to [px].
         height_px: image height the intrinsics belong to [px].
-        intrinsics: (3, 3) float64 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] [px]; pixel centres at integer coordinates.
+        intrinsics: (3, 3) float64 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] [px]; pixel centres
+            at integer coordinates.
         base_from_camera: (4, 4) float64, camera (optical) frame to ego frame [m].
         distortion_model: one of `DISTORTION_MODELS`; `none` means the images are rectified.
         distortion: coefficients in the order of the model.
 
     Raises:
-        CalibrationError: fx or fy is not positive, a size is not positive, or the distortion model is unknown.
+        CalibrationError: fx or fy is not positive, a size is not positive, or the distortion model
+            is unknown.
         DataError: `base_from_camera` is not a rigid transform.
     """
 
@@ -83,16 +88,19 @@ class Camera:
             )
         if not np.isfinite(intrinsics).all() or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
             raise CalibrationError(
-                f"camera '{self.name}': intrinsics have K[0] == {intrinsics[0, 0]:g} (uncalibrated); publish a calibrated "
+                f"camera '{self.name}': intrinsics have K[0] == {intrinsics[0, 0]:g} "
+                '(uncalibrated); publish a calibrated '
                 f'CameraInfo or set cameras.{self.name}.intrinsics in the rig file'
             )
         if self.width_px <= 0 or self.height_px <= 0:
             raise CalibrationError(
-                f"camera '{self.name}': size {self.width_px} x {self.height_px} px; expected two positive numbers"
+                f"camera '{self.name}': size {self.width_px} x {self.height_px} px; expected "
+                'two positive numbers'
             )
         if self.distortion_model not in DISTORTION_MODELS:
             raise CalibrationError(
-                f"camera '{self.name}': distortion model '{self.distortion_model}' is not supported; "
+                f"camera '{self.name}': distortion model '{self.distortion_model}' is not "
+                'supported; '
                 f'expected one of {", ".join(DISTORTION_MODELS)}'
             )
         object.__setattr__(self, 'intrinsics', intrinsics)
@@ -104,7 +112,7 @@ class Camera:
         object.__setattr__(self, 'distortion', tuple(float(value) for value in self.distortion))
 
     def scaled(self, width_px: int, height_px: int) -> Camera:
-        """Return this camera for images resized to the given size (half-pixel-centre convention of cv2.resize)."""
+        """Return this camera for images resized by cv2.resize (half-pixel centres)."""
         scale_x, scale_y = width_px / self.width_px, height_px / self.height_px
         intrinsics = self.intrinsics.copy()
         intrinsics[0] *= scale_x
@@ -139,7 +147,8 @@ class CameraRig:
             )
         if len(set(names)) != len(names):
             raise CalibrationError(
-                f"rig '{self.name}' names a camera twice: {', '.join(names)}; expected unique names"
+                f"rig '{self.name}' names a camera twice: {', '.join(names)}; expected unique "
+                'names'
             )
 
     def __len__(self) -> int:
@@ -170,13 +179,17 @@ class SurroundFrame:
     """The images of one rig treated as one moment, with calibration, ego pose and stamps.
 
     Args:
-        stamp_ns: reference stamp [ns since the Unix epoch]; the ego frame of the result is the vehicle at this moment.
+        stamp_ns: reference stamp [ns since the Unix epoch]; the ego frame of the result is the
+            vehicle at this moment.
         rig: calibration of the cameras; sizes equal the sizes of the images.
-        images: N entries, (H, W, 3) uint8 RGB each, or None where the camera is missing in this set.
-        camera_stamps_ns: N acquisition stamps [ns]; None where the image is missing. Empty: all equal `stamp_ns`.
+        images: N entries, (H, W, 3) uint8 RGB each, or None where the camera is missing in this
+            set.
+        camera_stamps_ns: N acquisition stamps [ns]; None where the image is missing. Empty: all
+            equal `stamp_ns`.
         map_from_base: (4, 4) ego pose at `stamp_ns`, or None if unknown.
-        base_from_cameras: (N, 4, 4) camera frame *at the camera's own stamp* to the ego frame at `stamp_ns` [m]: the
-            extrinsics with the ego motion inside the set already in them. Omitted: the rig's own extrinsics.
+        base_from_cameras: (N, 4, 4) camera frame *at the camera's own stamp* to the ego frame at
+            `stamp_ns` [m]: the extrinsics with the ego motion inside the set already in them.
+            Omitted: the rig's own extrinsics.
         sample_id: id of the frame in its dataset; empty when live.
         scene: name of the drive, or empty.
 
@@ -199,14 +212,16 @@ class SurroundFrame:
         images = tuple(self.images)
         if len(images) != num_cameras:
             raise DataError(
-                f"surround frame has {len(images)} images; rig '{self.rig.name}' has {num_cameras} cameras "
+                f"surround frame has {len(images)} images; rig '{self.rig.name}' has "
+                f'{num_cameras} cameras '
                 '(pass None for a missing one)'
             )
         for camera, image in zip(self.rig.cameras, images, strict=True):
             expected = (camera.height_px, camera.width_px, 3)
             if image is not None and (image.dtype != np.uint8 or image.shape != expected):
                 raise DataError(
-                    f"camera '{camera.name}': image is {image.dtype} {image.shape}; expected uint8 {expected} (RGB) as the "
+                    f"camera '{camera.name}': image is {image.dtype} {image.shape}; expected "
+                    f'uint8 {expected} (RGB) as the '
                     'calibration says'
                 )
         stamps = tuple(self.camera_stamps_ns) or tuple(
@@ -254,7 +269,8 @@ class PerceptionRange:
         """Validate the order of the limits."""
         if not (self.x_min < self.x_max and self.y_min < self.y_max):
             raise DataError(
-                f'range x [{self.x_min}, {self.x_max}] y [{self.y_min}, {self.y_max}] m is empty; expected min < max'
+                f'range x [{self.x_min}, {self.x_max}] y [{self.y_min}, {self.y_max}] m is '
+                'empty; expected min < max'
             )
 
     @property
@@ -274,7 +290,8 @@ class MapElement:
 
     Args:
         category: category id (`gsmap_core.categories`).
-        vertices: (P, 2) or (P, 3) float64, in order [m]; P >= 2 for an open and P >= 3 for a closed element, all finite.
+        vertices: (P, 2) or (P, 3) float64, in order [m]; P >= 2 for an open and P >= 3 for a
+            closed element, all finite.
         closed: True for a ring; the first vertex is not repeated.
         score: confidence in [0, 1]; None in ground truth.
         covariance: (P, 3) float64, xx, xy, yy of every vertex [m^2]; None: not provided.
@@ -299,7 +316,8 @@ class MapElement:
         vertices = np.asarray(self.vertices, dtype=np.float64)
         if vertices.ndim != 2 or vertices.shape[1] not in (2, 3):
             raise DataError(
-                f"element '{name}': vertices have shape {vertices.shape}; expected (P, 2) or (P, 3)"
+                f"element '{name}': vertices have shape {vertices.shape}; expected (P, 2) or "
+                '(P, 3)'
             )
         minimum = 3 if self.closed else 2
         if len(vertices) < minimum:
@@ -318,7 +336,8 @@ class MapElement:
             covariance = np.asarray(self.covariance, dtype=np.float64)
             if covariance.shape != (len(vertices), 3):
                 raise DataError(
-                    f"element '{name}': covariance has shape {covariance.shape}; expected ({len(vertices)}, 3)"
+                    f"element '{name}': covariance has shape {covariance.shape}; expected "
+                    f'({len(vertices)}, 3)'
                 )
             object.__setattr__(self, 'covariance', covariance)
         object.__setattr__(self, 'vertices', vertices)
@@ -334,7 +353,7 @@ class MapElement:
         return self.vertices.shape[1] == 3
 
     def loop_xy(self) -> FloatArray:
-        """Return the (P or P + 1, 2) planar vertices; a closed element repeats its first vertex at the end."""
+        """Return the (P or P + 1, 2) planar vertices; a closed element repeats its first one."""
         xy = self.vertices[:, :2]
         return np.concatenate([xy, xy[:1]]) if self.closed else xy
 

@@ -1,7 +1,7 @@
 """Rigid transforms as 4x4 float64 matrices `dst_from_src`; quaternions in x, y, z, w order.
 
-`points_dst = dst_from_src @ points_src`, so in a chain the inner names touch: `map_from_base @
-base_from_camera`.
+`points_dst = dst_from_src @ points_src`, so in a chain the inner names touch:
+`map_from_base @ base_from_camera`.
 """
 
 import numpy as np
