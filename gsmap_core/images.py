@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,8 +50,9 @@ class FrameBatch:
 
     def to(self, device: torch.device | str) -> FrameBatch:
         """Return the batch on another device."""
-        moved = {item.name: getattr(self, item.name) for item in fields(self)}
-        return FrameBatch(**{k: v if v is None else v.to(device) for k, v in moved.items()})
+        values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in values.items()}
+        return FrameBatch(**moved)
 
     def __len__(self) -> int:
         """Return the batch size B."""

@@ -1,1 +1,1 @@
-"""."""
+"""Scores of predicted maps, and the reports and plots of them."""

@@ -1,1 +1,1 @@
-"""."""
+"""Matching of predictions to ground truth and the named losses."""

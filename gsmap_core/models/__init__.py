@@ -1,1 +1,1 @@
-"""."""
+"""The network: backbone, view transform, decoder, heads, post-processing, checkpoints."""

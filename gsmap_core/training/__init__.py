@@ -1,1 +1,1 @@
-"""."""
+"""Trainer, schedule, checkpoints and resuming, distributed training."""

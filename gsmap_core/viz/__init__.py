@@ -1,1 +1,1 @@
-"""."""
+"""Pictures and videos of maps and camera frames; needs no display."""
