@@ -1,0 +1,167 @@
+"""What `gsmap predict` does: drives in, map files, pictures and a score out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+from tqdm import tqdm
+
+from gsmap_core.categories import PAPER_CATEGORIES
+from gsmap_core.data.bag import open_bag
+from gsmap_core.data.drives import Drive
+from gsmap_core.data.image_folder import ImageFolderDrive
+from gsmap_core.errors import DataError
+from gsmap_core.evaluation.chamfer import chamfer_average_precision
+from gsmap_core.mapfile import write_map_file
+from gsmap_core.rig import load_rig
+from gsmap_core.structures import SurroundFrame, VectorMap
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def find_bags(source: Path | str) -> list[Path]:
+    """Return the bags at a path: the path itself, or every bag directly inside a folder.
+
+    Raises:
+        DataError: nothing there is a bag.
+    """
+    path = Path(source)
+    if path.is_file() or (path / 'metadata.yaml').is_file():
+        return [path]
+    if path.is_dir():
+        bags = [entry for entry in path.iterdir() if (entry / 'metadata.yaml').is_file()]
+        bags += [entry for entry in path.glob('*.mcap')]
+        if bags:
+            return sorted(bags)
+        raise DataError(
+            f"'{path}' holds no bag; expected a bag (*.mcap or a folder with metadata.yaml), a "
+            'folder of bags, or a folder of images together with --rig'
+        )
+    raise DataError(f"'{path}' does not exist; give a bag, a folder of bags or of images")
+
+
+def open_source(source: Path | str, rig: str | None) -> list[Drive]:
+    """Open everything at a path as drives; with a rig the path is a folder of images.
+
+    Raises:
+        DataError: nothing readable is there.
+    """
+    if rig is not None:
+        return [ImageFolderDrive(source, load_rig(rig))]
+    return [open_bag(path) for path in find_bags(source)]
+
+
+def _mapper(args: argparse.Namespace) -> tuple[Callable[[SurroundFrame], VectorMap], Any, dict]:
+    """Return predict, reset and a description of the engine."""
+    if args.engine == 'classical':
+        from gsmap_core.runtime.classical import ClassicalMapper
+
+        classical = ClassicalMapper()
+        return classical.predict, lambda: None, {'model': 'classical'}
+    from gsmap_core.runtime.predictor import Predictor
+
+    predictor = Predictor(
+        args.weights,
+        device=args.device,
+        precision=args.precision,
+        score_threshold=args.score_threshold,
+    )
+    return predictor.predict, predictor.reset, predictor.info
+
+
+def _draw(
+    out: Path, drive: Drive, maps: dict[int, VectorMap], num_figures: int, video: bool
+) -> list[str]:
+    from gsmap_core.viz.figure import compose_frame_figure
+    from gsmap_core.viz.video import write_video
+
+    written = []
+    indices = sorted(maps)
+
+    def picture(index: int) -> Any:
+        return compose_frame_figure(drive.frame(index), maps[index], drive.ground_truth(index))
+
+    for position in range(min(num_figures, len(indices))):
+        index = indices[(2 * position + 1) * len(indices) // (2 * min(num_figures, len(indices)))]
+        path = out / f'{drive.name}_{index:05d}.png'
+        cv2.imwrite(str(path), cv2.cvtColor(picture(index), cv2.COLOR_RGB2BGR))
+        written.append(str(path))
+    if video and indices:
+        span_s = (drive.stamp_ns(indices[-1]) - drive.stamp_ns(indices[0])) * 1e-9
+        rate = (len(indices) - 1) / span_s if span_s > 0 else 5.0
+        pictures = (picture(index) for index in tqdm(indices, desc='video', unit='frame'))
+        written.append(str(write_video(out / f'{drive.name}.mp4', pictures, rate)))
+    return written
+
+
+def predict_source(args: argparse.Namespace) -> int:
+    """Map every drive at `args.source` and write the results; returns the exit code."""
+    if args.stride < 1:
+        raise DataError(f'--stride {args.stride}; expected at least 1')
+    drives = open_source(args.source, args.rig)
+    predict, reset, engine = _mapper(args)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    predictions: list[VectorMap] = []
+    ground_truth: list[VectorMap] = []
+    outputs: list[str] = []
+    failed: list[str] = []
+    mapping_s = 0.0
+    for drive in drives:
+        reset()
+        maps: dict[int, VectorMap] = {}
+        chosen = range(0, len(drive), args.stride)[: args.limit]
+        for index in tqdm(chosen, desc=drive.name, unit='frame', disable=None):
+            try:
+                frame = drive.frame(index)
+            except DataError as error:
+                _LOGGER.warning('%s', error)
+                failed.append(str(error))
+                continue
+            start = time.perf_counter()
+            maps[index] = predict(frame)
+            mapping_s += time.perf_counter() - start
+            truth = drive.ground_truth(index)
+            if truth is not None:
+                ground_truth.append(truth)
+        predictions += maps.values()
+        outputs += _draw(out, drive, maps, args.figures, args.video)
+    write_map_file(out / 'predictions.map.json', predictions)
+    outputs.append(str(out / 'predictions.map.json'))
+    summary: dict[str, Any] = {
+        'drives': len(drives),
+        'frames_mapped': len(predictions),
+        'frames_failed': failed,
+        'frames_per_second': round(len(predictions) / mapping_s, 2) if mapping_s else None,
+        'engine': engine,
+        'chamfer_map': None,
+        'per_category': None,
+    }
+    if ground_truth and len(ground_truth) == len(predictions):
+        write_map_file(out / 'ground_truth.map.json', ground_truth)
+        outputs.append(str(out / 'ground_truth.map.json'))
+        result = chamfer_average_precision(predictions, ground_truth, PAPER_CATEGORIES)
+        summary['chamfer_map'] = result.mean_ap
+        summary['per_category'] = result.per_category
+    summary['outputs'] = outputs
+    (out / 'summary.json').write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        score = summary['chamfer_map']
+        print(
+            f'{summary["frames_mapped"]} frames mapped, {summary["frames_per_second"]} per second'
+        )
+        print('no ground truth to score' if score is None else f'chamfer mAP {score:.3f}')
+        print('\n'.join(outputs))
+    if failed:
+        print(f'{len(failed)} camera sets could not be read', file=sys.stderr)
+    return 0
