@@ -1,0 +1,600 @@
+"""Chamfer average precision of vectorised maps, as the published evaluators compute it.
+
+Protocols (source: MapTR's `mean_ap.py`, `tpfp.py` and `tpfp_chamfer.py`; StreamMapNet's `AP.py` and `distance.py`):
+
+- `maptr`: both sides resampled to 100 points; a pair counts only if the two lines, widened by 2 m on either side, touch.
+- `maptr_v2`: the same, but a prediction that already has exactly 100 vertices is taken as it is.
+- `streammapnet`: 200 points, no proximity gate.
+
+In all of them: distance = mean of the two directed mean nearest-point distances in the plane; predictions in falling score
+order look only at their own nearest ground truth; AP = area under the precision envelope over all frames; a category
+without ground truth has AP 0 and counts in the mean.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
+from gsmap_core.errors import ConfigError, DataError
+from gsmap_core.geometry.polylines import resample_polyline
+from gsmap_core.structures import FloatArray, MapElement, PerceptionRange, VectorMap
+
+BoolArray = npt.NDArray[np.bool_]
+DEFAULT_THRESHOLDS_M: tuple[float, ...] = (0.5, 1.0, 1.5)
+#: Lower bounds are compared with this slack, so that rounding never drops a pair that the exact distance would keep [m].
+_BOUND_SLACK_M = 1e-6
+#: Point pairs handled at once; bounds the memory of a distance block to some 30 MB.
+_MAX_BLOCK = 2_000_000
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one published evaluator treats lines.
+
+    Args:
+        name: what reports call it.
+        num_points: samples per line.
+        gate_m: half width of the band around either line that must touch [m]; None: no gate.
+        keep_sampled_predictions: a prediction that has `num_points` vertices already is not resampled.
+        dtype: precision in which the AP is returned.
+    """
+
+    name: str
+    num_points: int
+    gate_m: float | None
+    keep_sampled_predictions: bool = False
+    dtype: Literal['float32', 'float64'] = 'float64'
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    'maptr': Protocol('maptr', 100, 2.0, dtype='float32'),
+    'maptr_v2': Protocol('maptr_v2', 100, 2.0, keep_sampled_predictions=True, dtype='float32'),
+    'streammapnet': Protocol('streammapnet', 200, None),
+}
+
+
+def protocol_by_name(name: str) -> Protocol:
+    """Return a protocol.
+
+    Raises:
+        ConfigError: no protocol has that name.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(
+            f"protocol '{name}': unknown; expected one of {', '.join(sorted(PROTOCOLS))}"
+        )
+    return PROTOCOLS[name]
+
+
+@dataclass(frozen=True)
+class ChamferResult:
+    """Average precision of a set of frames.
+
+    Args:
+        protocol: name of the protocol.
+        thresholds_m: chamfer distances up to which a prediction is right [m].
+        ap: AP by category and threshold, 0 to 1.
+        recall: share of the ground truth found, by category and threshold.
+        num_ground_truth: elements, by category.
+        num_predictions: elements, by category.
+        num_true_positives: matched predictions, by category and threshold.
+        num_frames: frames evaluated.
+        reference: frame that the elements were given in.
+        range: extent that the maps cover [m]; None: no frame was seen.
+    """
+
+    protocol: str
+    thresholds_m: tuple[float, ...]
+    ap: dict[str, dict[float, float]]
+    recall: dict[str, dict[float, float]]
+    num_ground_truth: dict[str, int]
+    num_predictions: dict[str, int]
+    num_true_positives: dict[str, dict[float, int]]
+    num_frames: int = 0
+    reference: str = 'ego'
+    range: PerceptionRange | None = None
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Categories in the order they were asked for."""
+        return tuple(self.ap)
+
+    @property
+    def per_category(self) -> dict[str, float]:
+        """AP of each category, mean over the thresholds."""
+        return {name: float(np.mean(list(values.values()))) for name, values in self.ap.items()}
+
+    @property
+    def per_threshold(self) -> dict[float, float]:
+        """AP at each threshold, mean over the categories."""
+        return {
+            threshold: float(np.mean([values[threshold] for values in self.ap.values()]))
+            for threshold in self.thresholds_m
+        }
+
+    @property
+    def mean_ap(self) -> float:
+        """Mean over categories and thresholds; a category without ground truth counts as 0."""
+        return float(np.mean(list(self.per_category.values())))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; thresholds become text keys (`0.5`)."""
+
+        def by_threshold(table: dict[float, Any]) -> dict[str, Any]:
+            return {f'{threshold:g}': value for threshold, value in table.items()}
+
+        limits = self.range
+        return {
+            'metric': 'chamfer',
+            'protocol': self.protocol,
+            'reference': self.reference,
+            'range_m': None
+            if limits is None
+            else {'x': [limits.x_min, limits.x_max], 'y': [limits.y_min, limits.y_max]},
+            'num_frames': self.num_frames,
+            'thresholds_m': list(self.thresholds_m),
+            'mean_ap': self.mean_ap,
+            'per_category': self.per_category,
+            'per_threshold': by_threshold(self.per_threshold),
+            'categories': {
+                name: {
+                    'ap': by_threshold(self.ap[name]),
+                    'recall': by_threshold(self.recall[name]),
+                    'num_ground_truth': self.num_ground_truth[name],
+                    'num_predictions': self.num_predictions[name],
+                    'num_true_positives': by_threshold(self.num_true_positives[name]),
+                }
+                for name in self.ap
+            },
+        }
+
+
+def sample_lines(lines: Sequence[npt.ArrayLike], num_points: int) -> FloatArray:
+    """Resample lines evenly in arc length, both ends included.
+
+    Args:
+        lines: (V, 2) vertices each, V >= 1 [m]; rings repeat their first vertex at the end.
+        num_points: samples per line.
+
+    Returns:
+        (M, num_points, 2) float64 [m].
+    """
+    if not len(lines):
+        return np.zeros((0, num_points, 2))
+    return np.stack([resample_polyline(line, num_points) for line in lines])
+
+
+def chamfer_distances(
+    predictions: FloatArray,
+    ground_truth: FloatArray,
+    *,
+    gate_m: float | None = None,
+    max_distance_m: float = np.inf,
+) -> FloatArray:
+    """Return the chamfer distance of every pair of sampled lines [m].
+
+    Args:
+        predictions: (M, S, 2) sampled lines [m].
+        ground_truth: (G, S, 2) sampled lines [m].
+        gate_m: pairs whose lines, widened to bands of this half width (flat ends, mitred corners), do not touch are
+            infinitely far apart; a line without length has no band. None: no gate.
+        max_distance_m: distances above this need not be known and are returned as infinity; the cheap lower bounds and
+            the gate then touch only the pairs they can matter for.
+
+    Returns:
+        (M, G) float64, infinity for a gated pair.
+    """
+    distances = np.full((len(predictions), len(ground_truth)), np.inf)
+    if not distances.size:
+        return distances
+    if np.isfinite(max_distance_m):
+        bound = _lower_bounds(predictions, ground_truth)
+        rows, columns = np.nonzero(bound <= max_distance_m + _BOUND_SLACK_M)
+    else:
+        rows, columns = (index.ravel() for index in np.indices(distances.shape))
+    block = max(1, _MAX_BLOCK // (predictions.shape[1] * ground_truth.shape[1]))
+    for start in range(0, len(rows), block):
+        row, column = rows[start : start + block], columns[start : start + block]
+        distances[row, column] = _paired_distances(predictions[row], ground_truth[column])
+    distances[distances > max_distance_m] = np.inf
+    if gate_m is not None:
+        _apply_gate(distances, predictions, ground_truth, gate_m)
+    return distances
+
+
+def _paired_distances(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return the (K,) chamfer distances of K pairs of lines (K, S, 2)."""
+    delta_x = first[:, :, None, 0] - second[:, None, :, 0]
+    delta_y = first[:, :, None, 1] - second[:, None, :, 1]
+    squared = delta_x * delta_x
+    squared += delta_y * delta_y
+    forward = np.sqrt(squared.min(axis=2)).mean(axis=1)
+    backward = np.sqrt(squared.min(axis=1)).mean(axis=1)
+    return (forward + backward) / 2
+
+
+def _lower_bounds(predictions: FloatArray, ground_truth: FloatArray) -> FloatArray:
+    """Return (M, G) numbers no chamfer distance is below: mean distance of one line's points to the other's box."""
+
+    def to_boxes(points: FloatArray, lines: FloatArray) -> FloatArray:
+        lower, upper = lines.min(axis=1), lines.max(axis=1)  # (G, 2)
+        outside = np.maximum(lower[None, :, None] - points[:, None], 0.0)
+        outside = np.maximum(outside, points[:, None] - upper[None, :, None])  # (M, G, S, 2)
+        return np.hypot(outside[..., 0], outside[..., 1]).mean(axis=2)
+
+    return (to_boxes(predictions, ground_truth) + to_boxes(ground_truth, predictions).T) / 2
+
+
+def _apply_gate(
+    distances: FloatArray, predictions: FloatArray, ground_truth: FloatArray, gate_m: float
+) -> None:
+    """Set pairs whose bands do not touch to infinity, in place."""
+    rows, columns = np.nonzero(np.isfinite(distances))
+    if not len(rows):
+        return
+    bands: list[Any] = []
+    for lines, used in ((predictions, rows), (ground_truth, columns)):
+        made = np.full(len(lines), None, dtype=object)
+        wanted = np.unique(used)
+        made[wanted] = shapely.buffer(
+            shapely.linestrings(lines[wanted]),
+            gate_m,
+            cap_style='flat',
+            join_style='mitre',
+            mitre_limit=5.0,
+        )
+        bands.append(made)
+    touching = shapely.intersects(bands[0][rows], bands[1][columns])
+    distances[rows[~touching], columns[~touching]] = np.inf
+
+
+def match_predictions(
+    distances: FloatArray, scores: npt.ArrayLike, thresholds_m: Sequence[float]
+) -> BoolArray:
+    """Decide which predictions of one frame and category are true positives.
+
+    Args:
+        distances: (M, G) chamfer distances [m], infinity where a pair is ruled out.
+        scores: (M,) confidences; equal ones keep their order.
+        thresholds_m: T distances up to which (inclusive) a match is right [m].
+
+    Returns:
+        (T, M) bool. Each prediction considers only its nearest ground truth (the first one of equals), and is wrong if that
+        one was taken by a prediction with a higher score.
+    """
+    result = np.zeros((len(thresholds_m), distances.shape[0]), dtype=bool)
+    if not distances.size:
+        return result
+    nearest = distances.argmin(axis=1)
+    least = distances.min(axis=1)
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind='stable')
+    for row, threshold in zip(result, thresholds_m, strict=True):
+        candidates = order[least[order] <= threshold]
+        # The first in score order to reach a ground truth takes it.
+        _, first = np.unique(nearest[candidates], return_index=True)
+        row[candidates[first]] = True
+    return result
+
+
+def average_precision(
+    true_positives: npt.ArrayLike, num_ground_truth: int
+) -> tuple[float, FloatArray, FloatArray]:
+    """Return the area under the precision envelope, and the curve it comes from.
+
+    Args:
+        true_positives: (M,) bool in falling score order.
+        num_ground_truth: elements that could have been found.
+
+    Returns:
+        AP (0 where there is no ground truth or no prediction), (M,) recall, (M,) precision.
+    """
+    hits = np.cumsum(np.asarray(true_positives, dtype=np.float64))
+    ranks = np.arange(1, len(hits) + 1)
+    precision = hits / ranks if len(hits) else hits
+    if num_ground_truth == 0 or not len(hits):
+        return 0.0, np.zeros(len(hits)), precision
+    recall = hits / num_ground_truth
+    steps = np.diff(np.concatenate([[0.0], recall]))
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(steps * envelope)), recall, precision
+
+
+@dataclass
+class _Record:
+    """What is kept of one category in one frame."""
+
+    scene: str
+    scores: FloatArray
+    true_positives: BoolArray
+    num_ground_truth: int
+
+
+@dataclass
+class ChamferEvaluator:
+    """Collects frames one by one and gives the average precision of all of them, or of one scene.
+
+    Args:
+        categories: names of the categories to score; elements of others are left out.
+        thresholds_m: chamfer distances up to which a prediction is right [m].
+        protocol: `maptr`, `maptr_v2` or `streammapnet`.
+
+    Raises:
+        ConfigError: a category or the protocol is unknown, or there is no threshold.
+    """
+
+    categories: tuple[str, ...] = PAPER_CATEGORIES
+    thresholds_m: tuple[float, ...] = DEFAULT_THRESHOLDS_M
+    protocol: str = 'maptr'
+    _rules: Protocol = field(init=False, repr=False)
+    _records: dict[str, list[_Record]] = field(init=False, repr=False)
+    _frames: Counter[str] = field(init=False, repr=False, default_factory=Counter)
+    _reference: str = field(init=False, repr=False, default='ego')
+    _range: PerceptionRange | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        self.categories = tuple(self.categories)
+        self.thresholds_m = tuple(float(value) for value in self.thresholds_m)
+        if not self.thresholds_m or not all(value > 0 for value in self.thresholds_m):
+            raise ConfigError(
+                f'thresholds {list(self.thresholds_m)} m; expected one or more positive numbers'
+            )
+        for name in self.categories:
+            category_by_name(name)
+        self._rules = protocol_by_name(self.protocol)
+        self._records = {name: [] for name in self.categories}
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        """Scenes seen so far, in order."""
+        return tuple(self._frames)
+
+    def add(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
+        """Match one frame.
+
+        Raises:
+            DataError: the two maps have different references or ranges, or a predicted element has no score.
+        """
+        self._check_frame(prediction, ground_truth)
+        for element in prediction.elements:
+            if element.score is None:
+                raise DataError(
+                    f"frame '{frame_key(prediction)}': predicted '{element.category_name}' has no score; predictions "
+                    'need one (were prediction and ground truth swapped?)'
+                )
+        scene = ground_truth.scene or prediction.scene
+        self._frames[scene] += 1
+        for name in self.categories:
+            category = category_by_name(name).id
+            predicted = prediction.of_category(category)
+            self.add_lines(
+                name,
+                [_planar_line(element) for element in predicted],
+                [element.score or 0.0 for element in predicted],
+                [_planar_line(element) for element in ground_truth.of_category(category)],
+                scene=scene,
+            )
+
+    def add_lines(
+        self,
+        category: str,
+        predictions: Sequence[npt.ArrayLike],
+        scores: Sequence[float],
+        ground_truth: Sequence[npt.ArrayLike],
+        scene: str = '',
+    ) -> BoolArray:
+        """Match one category of one frame given as plain lines; call once per category and frame.
+
+        Args:
+            category: its name.
+            predictions: (V, 2) vertices each [m]; rings repeat their first vertex; lines with fewer than two vertices
+                are dropped, as the published evaluators do.
+            scores: confidence of each prediction.
+            ground_truth: (V, 2) vertices each [m], V >= 2.
+            scene: the frame's scene.
+
+        Returns:
+            (T, M) bool: which of the predictions that were kept are right at each threshold.
+        """
+        kept = [i for i, line in enumerate(predictions) if len(np.asarray(line)) >= 2]
+        rules = self._rules
+        lines = [np.asarray(predictions[i], dtype=np.float64) for i in kept]
+        if rules.keep_sampled_predictions:
+            lines = [
+                line
+                if len(line) == rules.num_points
+                else resample_polyline(line, rules.num_points)
+                for line in lines
+            ]
+            sampled = np.stack(lines) if lines else np.zeros((0, rules.num_points, 2))
+        else:
+            sampled = sample_lines(lines, rules.num_points)
+        kept_scores = np.array([scores[i] for i in kept], dtype=np.float64)
+        distances = chamfer_distances(
+            sampled,
+            sample_lines(ground_truth, rules.num_points),
+            gate_m=rules.gate_m,
+            max_distance_m=max(self.thresholds_m),
+        )
+        matched = match_predictions(distances, kept_scores, self.thresholds_m)
+        # Pooled sorting is stable: predictions of one frame enter in the order in which they were matched.
+        order = np.argsort(-kept_scores, kind='stable')
+        self._records[category].append(
+            _Record(scene, kept_scores[order], matched[:, order], len(ground_truth))
+        )
+        return matched
+
+    def result(self, scene: str | None = None) -> ChamferResult:
+        """Return the average precision over the frames added so far.
+
+        Args:
+            scene: only the frames of this scene; None: all.
+        """
+        ap: dict[str, dict[float, float]] = {}
+        recall: dict[str, dict[float, float]] = {}
+        found: dict[str, dict[float, int]] = {}
+        num_ground_truth: dict[str, int] = {}
+        num_predictions: dict[str, int] = {}
+        for name in self.categories:
+            records = [r for r in self._records[name] if scene is None or r.scene == scene]
+            total = sum(record.num_ground_truth for record in records)
+            scores = np.concatenate([np.zeros(0), *(record.scores for record in records)])
+            flags = np.concatenate(
+                [
+                    np.zeros((len(self.thresholds_m), 0), dtype=bool),
+                    *(record.true_positives for record in records),
+                ],
+                axis=1,
+            )[:, np.argsort(-scores, kind='stable')]
+            ap[name], recall[name], found[name] = {}, {}, {}
+            num_ground_truth[name], num_predictions[name] = total, len(scores)
+            for threshold, row in zip(self.thresholds_m, flags, strict=True):
+                area, curve, _ = average_precision(row, total)
+                ap[name][threshold] = float(np.dtype(self._rules.dtype).type(area))
+                recall[name][threshold] = float(curve[-1]) if len(curve) else 0.0
+                found[name][threshold] = int(row.sum())
+        return ChamferResult(
+            protocol=self.protocol,
+            thresholds_m=self.thresholds_m,
+            ap=ap,
+            recall=recall,
+            num_ground_truth=num_ground_truth,
+            num_predictions=num_predictions,
+            num_true_positives=found,
+            num_frames=self._frames.total() if scene is None else self._frames[scene],
+            reference=self._reference,
+            range=self._range,
+        )
+
+    def _check_frame(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
+        where = f"frame '{frame_key(ground_truth)}'"
+        if prediction.reference != ground_truth.reference:
+            raise DataError(
+                f"{where}: prediction is given in '{prediction.reference}', ground truth in "
+                f"'{ground_truth.reference}'; expected the same reference frame"
+            )
+        if not _same_range(prediction.range, ground_truth.range):
+            raise DataError(
+                f'{where}: prediction covers {prediction.range}, ground truth {ground_truth.range}; expected the same range'
+            )
+        if self._range is None:
+            self._range, self._reference = ground_truth.range, ground_truth.reference
+        elif self._reference != ground_truth.reference or not _same_range(
+            self._range, ground_truth.range
+        ):
+            raise DataError(
+                f"{where}: '{ground_truth.reference}', {ground_truth.range} differs from the frames before "
+                f"('{self._reference}', {self._range}); expected one reference and range in one evaluation"
+            )
+
+
+def _planar_line(element: MapElement) -> FloatArray:
+    return element.loop_xy()
+
+
+def _same_range(first: PerceptionRange, second: PerceptionRange) -> bool:
+    # Messages carry the range as float32.
+    return np.allclose(
+        [first.x_min, first.x_max, first.y_min, first.y_max],
+        [second.x_min, second.x_max, second.y_min, second.y_max],
+        rtol=0.0,
+        atol=1e-3,
+    )
+
+
+def frame_key(vector_map: VectorMap) -> str:
+    """Return what identifies a frame: its sample id, else its stamp."""
+    return vector_map.sample_id or str(vector_map.stamp_ns)
+
+
+def pair_frames(
+    predictions: Iterable[VectorMap],
+    ground_truth: Iterable[VectorMap],
+    missing: Literal['error', 'empty'] = 'error',
+) -> list[tuple[VectorMap, VectorMap]]:
+    """Pair predictions with ground truth by sample id (by stamp where there is none; by scene too where ids repeat).
+
+    Args:
+        predictions: predicted local maps.
+        ground_truth: their ground truth.
+        missing: what a ground-truth frame without prediction means: an error, or a frame in which nothing was predicted.
+
+    Returns:
+        Pairs in the order of the ground truth.
+
+    Raises:
+        DataError: a frame occurs twice, or has no counterpart; the message lists the frames.
+    """
+    predicted, truth = list(predictions), list(ground_truth)
+    keys = [[frame_key(item) for item in side] for side in (predicted, truth)]
+    if any(len(set(side)) < len(side) for side in keys):
+        keys = [
+            [f'{item.scene}/{frame_key(item)}' for item in side] for side in (predicted, truth)
+        ]
+    for side, name in zip(keys, ('predictions', 'ground truth'), strict=True):
+        twice = [key for key, count in Counter(side).items() if count > 1]
+        if twice:
+            raise DataError(
+                f'{name}: {_listed(twice)} occur twice; expected unique frame ids (or stamps)'
+            )
+    by_key = dict(zip(keys[0], predicted, strict=True))
+    without_truth = [key for key in keys[0] if key not in set(keys[1])]
+    without_prediction = [key for key in keys[1] if key not in by_key]
+    problems = []
+    if without_truth:
+        problems.append(f'predictions without ground truth: {_listed(without_truth)}')
+    if without_prediction and missing == 'error':
+        problems.append(f'ground truth without prediction: {_listed(without_prediction)}')
+    if problems:
+        raise DataError(
+            f'frames do not match; {"; ".join(problems)}; expected the same frames on both sides (a frame without '
+            'elements is written with an empty list)'
+        )
+    pairs = []
+    for key, item in zip(keys[1], truth, strict=True):
+        empty = VectorMap(
+            (), item.stamp_ns, item.range, item.reference, item.sample_id, item.scene
+        )
+        pairs.append((by_key.get(key, empty), item))
+    return pairs
+
+
+def _listed(keys: Sequence[str], limit: int = 10) -> str:
+    shown = ', '.join(f"'{key}'" for key in keys[:limit])
+    return shown if len(keys) <= limit else f'{shown} and {len(keys) - limit} more'
+
+
+def chamfer_average_precision(
+    predictions: Iterable[VectorMap],
+    ground_truth: Iterable[VectorMap],
+    categories: Sequence[str] = PAPER_CATEGORIES,
+    thresholds_m: Sequence[float] = DEFAULT_THRESHOLDS_M,
+    protocol: str = 'maptr',
+    missing: Literal['error', 'empty'] = 'error',
+) -> ChamferResult:
+    """Return the chamfer average precision of predictions against ground truth.
+
+    Args:
+        predictions: local maps with scores.
+        ground_truth: local maps of the same frames, matched by sample id, else by stamp.
+        categories: names of the categories to score.
+        thresholds_m: chamfer distances up to which a prediction is right [m].
+        protocol: `maptr`, `maptr_v2` or `streammapnet`.
+        missing: ground-truth frames without prediction are an `error`, or count as `empty` predictions.
+
+    Raises:
+        DataError: frames do not match, references or ranges differ, or a prediction has no score.
+        ConfigError: a category or the protocol is unknown.
+    """
+    evaluator = ChamferEvaluator(tuple(categories), tuple(thresholds_m), protocol)
+    for prediction, truth in pair_frames(predictions, ground_truth, missing):
+        evaluator.add(prediction, truth)
+    return evaluator.result()
