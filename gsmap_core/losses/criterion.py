@@ -1,0 +1,192 @@
+"""The training objective: a table of named losses over all decoder layers (reference-models.md, 2.3 to 2.5 and 3.3).
+
+A method adds a loss by adding one entry to `_LAYER_LOSSES` (or a dense one to `Criterion._dense_losses`) and a weight to
+`LossConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gsmap_core.config import ModelConfig
+from gsmap_core.losses.focal import focal_loss
+from gsmap_core.losses.matching import Assignment, match
+from gsmap_core.targets import MapTargets
+
+if TYPE_CHECKING:
+    from gsmap_core.models.outputs import MapperOutput
+
+#: Weight of mask cells against background (MapTRv2).
+BEV_POSITIVE_WEIGHT = 4.0
+_COSINE_EPS = 1e-12
+
+
+@dataclass(frozen=True)
+class MatchedPredictions:
+    """What a per-layer loss works on.
+
+    Args:
+        class_logits: (L, B, M, K) of all queries.
+        class_targets: (L, B, M, K) float, 1 at the class of a matched query.
+        layer: (T,) int64 layer of each matched pair.
+        points: (T, P, 2) predicted unit coordinates of the matched queries.
+        target_points: (T, P, 2) unit coordinates of their elements, in the nearest order.
+        metres_per_unit: (2,) metres per unit of u and of v.
+    """
+
+    class_logits: Tensor
+    class_targets: Tensor
+    layer: Tensor
+    points: Tensor
+    target_points: Tensor
+    metres_per_unit: Tensor
+
+    def per_layer(self, values: Tensor) -> Tensor:
+        """Sum (T,) values of matched pairs into (L,)."""
+        return values.new_zeros(len(self.class_logits)).index_add(0, self.layer, values)
+
+
+def classification_loss(matched: MatchedPredictions) -> Tensor:
+    """Return (L,) the focal loss summed over queries and classes; unmatched queries are all negative."""
+    return focal_loss(matched.class_logits, matched.class_targets).sum(dim=(1, 2, 3))
+
+
+def points_loss(matched: MatchedPredictions) -> Tensor:
+    """Return (L,) absolute unit-coordinate differences summed over pairs, points and coordinates."""
+    return matched.per_layer((matched.points - matched.target_points).abs().sum(dim=(1, 2)))
+
+
+def direction_loss(matched: MatchedPredictions) -> Tensor:
+    """Return (L,) 1 - cosine between predicted and true edges in metres, summed over pairs and edges."""
+    edges = matched.points.diff(dim=1) * matched.metres_per_unit
+    target_edges = matched.target_points.diff(dim=1) * matched.metres_per_unit
+    squared = edges.square().sum(-1) + _COSINE_EPS
+    target_squared = target_edges.square().sum(-1) + _COSINE_EPS
+    cosine = (edges * target_edges).sum(-1) / (squared * target_squared).sqrt()
+    return matched.per_layer((1 - cosine).sum(dim=1))
+
+
+_LAYER_LOSSES: dict[str, Callable[[MatchedPredictions], Tensor]] = {
+    'classification': classification_loss,
+    'points': points_loss,
+    'direction': direction_loss,
+}
+
+
+def mean_over_processes(value: float, device: torch.device) -> float:
+    """Return a number averaged over all training processes (itself when there is one)."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(total)
+    return float(total) / torch.distributed.get_world_size()
+
+
+class Criterion(nn.Module):
+    """Weighted, named losses of a batch; their sum is what is minimised.
+
+    Args:
+        config: gives the weights (`losses`, `matching`), the categories and the grid.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer(
+            'metres_per_unit', torch.tensor(config.grid.unit_extent_m()), persistent=False
+        )
+
+    def forward(self, output: MapperOutput, targets: Sequence[MapTargets]) -> dict[str, Tensor]:
+        """Compute the losses.
+
+        Args:
+            output: of `OnlineMapper` in training mode.
+            targets: one per sample, on the device of the output.
+
+        Returns:
+            Scalars, already weighted, by name: `classification`, `points`, `direction` of the last decoder layer,
+            `d0.classification` and so on of the earlier ones, the same with the ending `_one_to_many`, and
+            `bev_segmentation`. Losses with weight 0 are left out.
+        """
+        with torch.autocast(output.class_logits.device.type, enabled=False):
+            losses = self._layer_losses(output.class_logits, output.points, targets, 1)
+            if output.one_to_many is not None and self.config.losses.one_to_many:
+                logits, points = output.one_to_many
+                copies = self.config.decoder.one_to_many_copies
+                factor = self.config.losses.one_to_many
+                many = self._layer_losses(logits, points, targets, copies)
+                losses |= {f'{name}_one_to_many': factor * loss for name, loss in many.items()}
+            losses |= self._dense_losses(output, targets)
+        return losses
+
+    def _layer_losses(
+        self, logits: Tensor, points: Tensor, targets: Sequence[MapTargets], copies: int
+    ) -> dict[str, Tensor]:
+        """Match one group of queries and compute its losses, all layers at once."""
+        logits, points = logits.float(), points.float()
+        assignment = match(logits, points, targets, self.config.matching, copies)
+        matched = self._matched(logits, points, targets, assignment)
+        num_layers = len(logits)
+        # Every layer matches equally many, so one normaliser serves all of them.
+        count = mean_over_processes(len(assignment) / num_layers, logits.device)
+        losses: dict[str, Tensor] = {}
+        for name, function in _LAYER_LOSSES.items():
+            weight = getattr(self.config.losses, name)
+            if not weight:
+                continue
+            per_layer = function(matched) * (weight / max(count, 1.0))
+            for layer in range(num_layers):
+                prefix = '' if layer == num_layers - 1 else f'd{layer}.'
+                losses[prefix + name] = per_layer[layer]
+        return losses
+
+    def _matched(
+        self,
+        logits: Tensor,
+        points: Tensor,
+        targets: Sequence[MapTargets],
+        pairs: Assignment,
+    ) -> MatchedPredictions:
+        class_targets = torch.zeros_like(logits)
+        # Elements of the batch in one row, so that all pairs are gathered at once; the orders are flattened because
+        # their number differs from sample to sample.
+        device = logits.device
+        sizes = torch.tensor([0] + [len(t) for t in targets[:-1]]).cumsum(0).to(device)
+        labels = torch.cat([t.labels for t in targets])
+        flat_orders = torch.cat([t.orders.flatten(0, 1) for t in targets])
+        order_sizes = torch.tensor([0] + [t.orders.shape[:2].numel() for t in targets[:-1]])
+        orders_per_element = torch.tensor([t.orders.shape[1] for t in targets]).to(device)
+        class_targets[
+            pairs.layer, pairs.sample, pairs.query, labels[sizes[pairs.sample] + pairs.element]
+        ] = 1.0
+        row = order_sizes.cumsum(0).to(device)[pairs.sample]
+        row = row + pairs.element * orders_per_element[pairs.sample] + pairs.order
+        return MatchedPredictions(
+            class_logits=logits,
+            class_targets=class_targets,
+            layer=pairs.layer,
+            points=points[pairs.layer, pairs.sample, pairs.query],
+            target_points=flat_orders[row],
+            metres_per_unit=self.get_buffer('metres_per_unit'),
+        )
+
+    def _dense_losses(
+        self, output: MapperOutput, targets: Sequence[MapTargets]
+    ) -> dict[str, Tensor]:
+        """Return the losses on maps of cells; they have no layers and no matching."""
+        weight = self.config.losses.bev_segmentation
+        if not weight or output.bev_mask_logits is None:
+            return {}
+        masks = torch.stack([target.bev_mask for target in targets]).float()
+        logits = output.bev_mask_logits.float()
+        positive_weight = logits.new_tensor(BEV_POSITIVE_WEIGHT)
+        loss = functional.binary_cross_entropy_with_logits(
+            logits, masks, pos_weight=positive_weight
+        )
+        return {'bev_segmentation': weight * loss}

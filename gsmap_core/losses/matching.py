@@ -1,0 +1,140 @@
+"""Which prediction learns which element: cost terms and the one-to-one assignment (reference-models.md, 3.2).
+
+No gradient flows through anything here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from gsmap_core.config import MatchingConfig
+from gsmap_core.losses.focal import focal_cost
+from gsmap_core.targets import MapTargets
+
+#: Stands for a cost that is not a number, so that a diverged model reaches the trainer's guard and not SciPy's.
+_UNUSABLE_COST = 1e9
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """T matched pairs of a batch over all decoder layers.
+
+    Args:
+        layer: (T,) int64 decoder layer.
+        sample: (T,) int64 index in the batch.
+        query: (T,) int64 index of the prediction.
+        element: (T,) int64 index of the element in its sample's targets.
+        order: (T,) int64 index of its nearest allowed order.
+    """
+
+    layer: Tensor
+    sample: Tensor
+    query: Tensor
+    element: Tensor
+    order: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of pairs T."""
+        return len(self.layer)
+
+
+def point_cost(points: Tensor, targets: MapTargets) -> tuple[Tensor, Tensor]:
+    """Return the least sum of absolute coordinate differences over the allowed orders, unweighted.
+
+    Args:
+        points: (..., P, 2) predicted unit coordinates.
+        targets: G elements with P points.
+
+    Returns:
+        cost (..., G) and the order that gives it (..., G) int64.
+    """
+    valid = (
+        torch.arange(targets.orders.shape[1], device=points.device) < targets.num_orders[:, None]
+    )
+    # Only real orders are compared (a line has 2, padding would make it 19), then spread over (G, R) again.
+    flat = torch.cdist(points.flatten(-2).flatten(0, -2), targets.orders[valid].flatten(1), p=1)
+    index = torch.zeros_like(targets.num_orders)
+    index[1:] = targets.num_orders.cumsum(0)[:-1]
+    offsets = torch.arange(valid.shape[1], device=points.device)
+    gather = index[:, None] + torch.where(valid, offsets, 0)
+    cost, order = flat[:, gather].min(dim=-1)
+    return cost.unflatten(0, points.shape[:-2]), order.unflatten(0, points.shape[:-2])
+
+
+def match_cost(
+    logits: Tensor, points: Tensor, targets: MapTargets, weights: MatchingConfig
+) -> tuple[Tensor, Tensor]:
+    """Return the full matching cost of one sample.
+
+    Args:
+        logits: (L, M, K).
+        points: (L, M, P, 2) unit coordinates.
+        targets: the sample's G >= 1 elements.
+        weights: of the cost terms.
+
+    Returns:
+        cost (L, M, G) and nearest order (L, M, G) int64.
+    """
+    nearest, order = point_cost(points, targets)
+    cost = weights.classification * focal_cost(logits, targets.labels) + weights.points * nearest
+    return cost, order
+
+
+@torch.no_grad()
+def match(
+    logits: Tensor,
+    points: Tensor,
+    targets: Sequence[MapTargets],
+    weights: MatchingConfig,
+    copies: int = 1,
+) -> Assignment:
+    """Assign predictions to elements one-to-one with the least total cost, per layer and sample.
+
+    Args:
+        logits: (L, B, M, K) class logits.
+        points: (L, B, M, P, 2) unit coordinates.
+        targets: B samples, possibly without elements.
+        weights: of the cost terms.
+        copies: every element may be taken this often (one-to-many training).
+
+    Returns:
+        min(M, G * copies) pairs per layer and sample, sorted by sample, layer, query.
+    """
+    logits, points = logits.detach().float(), points.detach().float()
+    costs: list[Tensor] = []
+    orders: list[Tensor] = []
+    for index, sample in enumerate(targets):
+        if len(sample):
+            cost, order = match_cost(logits[:, index], points[:, index], sample, weights)
+            costs.append(cost.flatten())
+            orders.append(order.flatten())
+    device, (num_layers, _, num_queries) = logits.device, logits.shape[:3]
+    if not costs:
+        empty = torch.zeros(0, dtype=torch.int64, device=device)
+        return Assignment(empty, empty, empty, empty, empty)
+    # One transfer each for the whole batch, because every transfer waits for the device.
+    flat_cost = torch.nan_to_num(torch.cat(costs), _UNUSABLE_COST, _UNUSABLE_COST, -_UNUSABLE_COST)
+    all_costs, all_orders = flat_cost.cpu().numpy(), torch.cat(orders).cpu().numpy()
+    rows: list[np.ndarray] = []
+    position = 0
+    for index, sample in enumerate(targets):
+        num_elements = len(sample)
+        for layer in range(num_layers if num_elements else 0):
+            end = position + num_queries * num_elements
+            matrix = all_costs[position:end].reshape(num_queries, num_elements)
+            order_matrix = all_orders[position:end].reshape(num_queries, num_elements)
+            position = end
+            query, column = linear_sum_assignment(np.tile(matrix, (1, copies)))
+            element = column % num_elements
+            pairs = np.empty((5, len(query)), dtype=np.int64)
+            pairs[0], pairs[1], pairs[2] = layer, index, query
+            pairs[3], pairs[4] = element, order_matrix[query, element]
+            rows.append(pairs)
+    table = torch.from_numpy(np.concatenate(rows, axis=1)).to(device)
+    return Assignment(*table)

@@ -1,0 +1,166 @@
+"""Training targets of one local map: resampled points in unit coordinates, their allowed orders, and the BEV mask.
+
+An element is the same line from either end, and a ring is the same ring from any vertex. A target therefore carries
+every order that counts as equal; matching picks the nearest one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsmap_core.categories import category_by_name
+from gsmap_core.config import ModelConfig
+from gsmap_core.errors import DataError
+from gsmap_core.geometry.bev_grid import BevGrid
+from gsmap_core.geometry.polylines import cumulative_length, resample_polyline
+from gsmap_core.structures import FloatArray, VectorMap
+
+#: Most starting vertices of a ring that are kept (MapTR, pattern v2); a random subset beyond.
+MAX_ORDERS = 19
+#: Width of a line in the BEV mask [px] (MapTRv2).
+MASK_THICKNESS_PX = 3
+
+
+@dataclass(frozen=True)
+class MapTargets:
+    """What one sample is trained towards; G elements, P points, at most R orders.
+
+    Args:
+        labels: (G,) int64, index into `config.categories`.
+        points: (G, P, 2) float32 unit coordinates (u, v), the order of the ground truth.
+        orders: (G, R, P, 2) float32 unit coordinates, the allowed orders; rows beyond `num_orders` repeat the first order,
+            so that a minimum over R needs no mask.
+        num_orders: (G,) int64, 1 to R.
+        bev_mask: (1, H, W) uint8, 1 where an element of any category is drawn on the BEV grid.
+    """
+
+    labels: Tensor
+    points: Tensor
+    orders: Tensor
+    num_orders: Tensor
+    bev_mask: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of elements G."""
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> MapTargets:
+        """Return the targets on another device."""
+        return MapTargets(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+def _ring_orders(
+    vertices: FloatArray, num_points: int, generator: np.random.Generator | None
+) -> FloatArray:
+    """Return (R, P, 2): the ring re-started at each of its vertices in turn, same direction, both ends included."""
+    count = len(vertices)
+    # Order k starts at vertex (n - k) mod n, as the published code counts them.
+    starts = (count - np.arange(count)) % count
+    if count > MAX_ORDERS:
+        if generator is None:
+            generator = np.random.default_rng(0)
+        starts = starts[np.sort(generator.choice(count, MAX_ORDERS, replace=False))]
+    twice_round = np.concatenate([vertices, vertices, vertices[:1]])
+    arc = cumulative_length(twice_round)
+    targets = arc[starts][:, None] + np.linspace(0.0, arc[count], num_points)
+    return np.stack([np.interp(targets, arc, twice_round[:, d]) for d in range(2)], axis=-1)
+
+
+def allowed_orders(
+    vertices: FloatArray,
+    closed: bool,
+    num_points: int,
+    generator: np.random.Generator | None = None,
+) -> FloatArray:
+    """Resample an element in every order that counts as the same element (MapTR, pattern v2).
+
+    Args:
+        vertices: (V, 2) distinct vertices [m]; a ring does not repeat its first one.
+        closed: whether it is a ring.
+        num_points: P.
+        generator: draws the subset for rings with more than 19 vertices; None: a fixed one.
+
+    Returns:
+        (R, P, 2) float64 [m]. Open: forward and reversed. Ring: one per starting vertex, same direction, last point =
+        first. Row 0 starts at the first vertex (except where a subset was drawn).
+    """
+    if closed:
+        return _ring_orders(vertices, num_points, generator)
+    points = resample_polyline(vertices, num_points)
+    return np.stack([points, points[::-1]])
+
+
+def draw_bev_mask(vector_map: VectorMap, grid: BevGrid, category_ids: set[int]) -> np.ndarray:
+    """Draw all elements of the given categories, rings as outlines.
+
+    Returns:
+        (H, W) uint8, 0 or 1.
+    """
+    mask = np.zeros((grid.num_rows, grid.num_columns), dtype=np.uint8)
+    lines = []
+    for element in vector_map.elements:
+        if element.category in category_ids:
+            # Truncation, not rounding: a cell's index is the integer part of its continuous coordinate.
+            cells = np.trunc(grid.metres_to_cells(element.loop_xy())).astype(np.int32)
+            lines.append(cells[:, ::-1].reshape(-1, 1, 2).copy())
+    if lines:
+        cv2.polylines(mask, lines, isClosed=False, color=1, thickness=MASK_THICKNESS_PX)
+    return mask
+
+
+def make_targets(
+    vector_map: VectorMap, config: ModelConfig, generator: np.random.Generator | None = None
+) -> MapTargets:
+    """Turn the ground truth of one frame into targets.
+
+    Args:
+        vector_map: elements in the model's reference frame [m]; heights are ignored, categories that the model does not
+            predict are left out.
+        config: gives categories, points per element, range and grid.
+        generator: random subset of orders for rings with more than 19 vertices; None: a fixed one.
+
+    Raises:
+        DataError: the map is in another frame than the model predicts in.
+    """
+    if vector_map.reference != config.reference:
+        raise DataError(
+            f"ground truth '{vector_map.sample_id or vector_map.stamp_ns}' is in the frame '{vector_map.reference}'; "
+            f"model '{config.name}' predicts in '{config.reference}'; convert it or set 'reference' in the configuration"
+        )
+    label_of = {category_by_name(name).id: i for i, name in enumerate(config.categories)}
+    grid, area, num_points = config.grid, config.range, config.decoder.num_points
+    elements = [element for element in vector_map.elements if element.category in label_of]
+    mask = torch.from_numpy(draw_bev_mask(vector_map, grid, set(label_of)))[None]
+    if not elements:
+        return MapTargets(
+            labels=torch.zeros(0, dtype=torch.int64),
+            points=torch.zeros(0, num_points, 2),
+            orders=torch.zeros(0, 1, num_points, 2),
+            num_orders=torch.zeros(0, dtype=torch.int64),
+            bev_mask=mask,
+        )
+    per_element = [
+        allowed_orders(element.vertices[:, :2], element.closed, num_points, generator)
+        for element in elements
+    ]
+    counts = [len(item) for item in per_element]
+    orders = np.empty((len(elements), max(counts), num_points, 2))
+    for row, item in zip(orders, per_element, strict=True):
+        row[: len(item)] = item
+        row[len(item) :] = item[0]
+    # Clamped after sampling, as published: the spacing is that of the unclamped line.
+    np.clip(orders[..., 0], area.x_min, area.x_max, out=orders[..., 0])
+    np.clip(orders[..., 1], area.y_min, area.y_max, out=orders[..., 1])
+    unit = torch.from_numpy(grid.metres_to_unit(orders).astype(np.float32))
+    return MapTargets(
+        labels=torch.tensor([label_of[element.category] for element in elements]),
+        points=unit[:, 0].contiguous(),
+        orders=unit,
+        num_orders=torch.tensor(counts),
+        bev_mask=mask,
+    )
