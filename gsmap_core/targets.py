@@ -1,7 +1,7 @@
-"""Training targets of one local map: resampled points in unit coordinates, their allowed orders, and the BEV mask.
+"""Training targets of one local map: points in unit coordinates, their orders, the BEV mask.
 
-An element is the same line from either end, and a ring is the same ring from any vertex. A target therefore carries
-every order that counts as equal; matching picks the nearest one.
+An element is the same line from either end, and a ring is the same ring from any vertex. A target
+therefore carries every order that counts as equal; matching picks the nearest one.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class MapTargets:
     Args:
         labels: (G,) int64, index into `config.categories`.
         points: (G, P, 2) float32 unit coordinates (u, v), the order of the ground truth.
-        orders: (G, R, P, 2) float32 unit coordinates, the allowed orders; rows beyond `num_orders` repeat the first order,
-            so that a minimum over R needs no mask.
+        orders: (G, R, P, 2) float32 unit coordinates, the allowed orders; rows beyond
+            `num_orders` repeat the first order, so that a minimum over R needs no mask.
         num_orders: (G,) int64, 1 to R.
         bev_mask: (1, H, W) uint8, 1 where an element of any category is drawn on the BEV grid.
     """
@@ -57,7 +57,7 @@ class MapTargets:
 def _ring_orders(
     vertices: FloatArray, num_points: int, generator: np.random.Generator | None
 ) -> FloatArray:
-    """Return (R, P, 2): the ring re-started at each of its vertices in turn, same direction, both ends included."""
+    """Return (R, P, 2): the ring re-started at each of its vertices, same direction."""
     count = len(vertices)
     # Order k starts at vertex (n - k) mod n, as the published code counts them.
     starts = (count - np.arange(count)) % count
@@ -86,8 +86,9 @@ def allowed_orders(
         generator: draws the subset for rings with more than 19 vertices; None: a fixed one.
 
     Returns:
-        (R, P, 2) float64 [m]. Open: forward and reversed. Ring: one per starting vertex, same direction, last point =
-        first. Row 0 starts at the first vertex (except where a subset was drawn).
+        (R, P, 2) float64 [m]. Open: forward and reversed. Ring: one per starting vertex, same
+        direction, last point = first. Row 0 starts at the first vertex (unless a subset was
+        drawn).
     """
     if closed:
         return _ring_orders(vertices, num_points, generator)
@@ -105,7 +106,7 @@ def draw_bev_mask(vector_map: VectorMap, grid: BevGrid, category_ids: set[int]) 
     lines = []
     for element in vector_map.elements:
         if element.category in category_ids:
-            # Truncation, not rounding: a cell's index is the integer part of its continuous coordinate.
+            # Truncation: a cell's index is the integer part of its continuous coordinate.
             cells = np.trunc(grid.metres_to_cells(element.loop_xy())).astype(np.int32)
             lines.append(cells[:, ::-1].reshape(-1, 1, 2).copy())
     if lines:
@@ -119,8 +120,8 @@ def make_targets(
     """Turn the ground truth of one frame into targets.
 
     Args:
-        vector_map: elements in the model's reference frame [m]; heights are ignored, categories that the model does not
-            predict are left out.
+        vector_map: elements in the model's reference frame [m]; heights are ignored, categories
+            that the model does not predict are left out.
         config: gives categories, points per element, range and grid.
         generator: random subset of orders for rings with more than 19 vertices; None: a fixed one.
 
@@ -129,8 +130,9 @@ def make_targets(
     """
     if vector_map.reference != config.reference:
         raise DataError(
-            f"ground truth '{vector_map.sample_id or vector_map.stamp_ns}' is in the frame '{vector_map.reference}'; "
-            f"model '{config.name}' predicts in '{config.reference}'; convert it or set 'reference' in the configuration"
+            f"ground truth '{vector_map.sample_id or vector_map.stamp_ns}' is in the frame "
+            f"'{vector_map.reference}'; model '{config.name}' predicts in '{config.reference}'; "
+            "convert it or set 'reference' in the configuration"
         )
     label_of = {category_by_name(name).id: i for i, name in enumerate(config.categories)}
     grid, area, num_points = config.grid, config.range, config.decoder.num_points

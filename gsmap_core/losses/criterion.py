@@ -1,7 +1,7 @@
-"""The training objective: a table of named losses over all decoder layers (reference-models.md, 2.3 to 2.5 and 3.3).
+"""The training objective: a table of named losses over all decoder layers.
 
-A method adds a loss by adding one entry to `_LAYER_LOSSES` (or a dense one to `Criterion._dense_losses`) and a weight to
-`LossConfig`.
+Formulas and weights are those of MapTR and MapTRv2. A method adds a loss by adding one entry to
+`_LAYER_LOSSES` (or a dense one to `Criterion._dense_losses`) and a weight to `LossConfig`.
 """
 
 from __future__ import annotations
@@ -53,23 +53,27 @@ class MatchedPredictions:
 
 
 def classification_loss(matched: MatchedPredictions) -> Tensor:
-    """Return (L,) the focal loss summed over queries and classes; unmatched queries are all negative."""
+    """Return (L,) focal losses summed over queries and classes; unmatched queries are negative."""
     return focal_loss(matched.class_logits, matched.class_targets).sum(dim=(1, 2, 3))
 
 
 def points_loss(matched: MatchedPredictions) -> Tensor:
-    """Return (L,) absolute unit-coordinate differences summed over pairs, points and coordinates."""
+    """Return (L,) absolute unit differences summed over pairs, points and coordinates."""
     return matched.per_layer((matched.points - matched.target_points).abs().sum(dim=(1, 2)))
 
 
-def direction_loss(matched: MatchedPredictions) -> Tensor:
-    """Return (L,) 1 - cosine between predicted and true edges in metres, summed over pairs and edges."""
-    edges = matched.points.diff(dim=1) * matched.metres_per_unit
-    target_edges = matched.target_points.diff(dim=1) * matched.metres_per_unit
+def edge_cosine(edges: Tensor, target_edges: Tensor) -> Tensor:
+    """Return (...,) the cosine between vectors (..., D); 0 where one of them has no length."""
     squared = edges.square().sum(-1) + _COSINE_EPS
     target_squared = target_edges.square().sum(-1) + _COSINE_EPS
-    cosine = (edges * target_edges).sum(-1) / (squared * target_squared).sqrt()
-    return matched.per_layer((1 - cosine).sum(dim=1))
+    return (edges * target_edges).sum(-1) / (squared * target_squared).sqrt()
+
+
+def direction_loss(matched: MatchedPredictions) -> Tensor:
+    """Return (L,) 1 - cosine of predicted and true edges in metres, summed over pairs and edges."""
+    edges = matched.points.diff(dim=1) * matched.metres_per_unit
+    target_edges = matched.target_points.diff(dim=1) * matched.metres_per_unit
+    return matched.per_layer((1 - edge_cosine(edges, target_edges)).sum(dim=1))
 
 
 _LAYER_LOSSES: dict[str, Callable[[MatchedPredictions], Tensor]] = {
@@ -110,9 +114,9 @@ class Criterion(nn.Module):
             targets: one per sample, on the device of the output.
 
         Returns:
-            Scalars, already weighted, by name: `classification`, `points`, `direction` of the last decoder layer,
-            `d0.classification` and so on of the earlier ones, the same with the ending `_one_to_many`, and
-            `bev_segmentation`. Losses with weight 0 are left out.
+            Scalars, already weighted, by name: `classification`, `points`, `direction` of the
+            last decoder layer, `d0.classification` and so on of the earlier ones, the same with
+            the ending `_one_to_many`, and `bev_segmentation`. Losses with weight 0 are left out.
         """
         with torch.autocast(output.class_logits.device.type, enabled=False):
             losses = self._layer_losses(output.class_logits, output.points, targets, 1)
@@ -154,8 +158,8 @@ class Criterion(nn.Module):
         pairs: Assignment,
     ) -> MatchedPredictions:
         class_targets = torch.zeros_like(logits)
-        # Elements of the batch in one row, so that all pairs are gathered at once; the orders are flattened because
-        # their number differs from sample to sample.
+        # Elements of the batch in one row, so that all pairs are gathered at once; the orders are
+        # flattened because their number differs from sample to sample.
         device = logits.device
         sizes = torch.tensor([0] + [len(t) for t in targets[:-1]]).cumsum(0).to(device)
         labels = torch.cat([t.labels for t in targets])

@@ -1,4 +1,4 @@
-"""Sigmoid focal loss and the focal matching cost (reference-models.md, 3.2 and 3.3)."""
+"""Sigmoid focal loss and the focal matching cost (as MapTR uses them)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which prediction learns which element: cost terms and the one-to-one assignment (reference-models.md, 3.2).
+"""Which prediction learns which element: cost terms and the one-to-one assignment (as MapTR).
 
 No gradient flows through anything here.
 """
@@ -17,7 +17,7 @@ from gsmap_core.config import MatchingConfig
 from gsmap_core.losses.focal import focal_cost
 from gsmap_core.targets import MapTargets
 
-#: Stands for a cost that is not a number, so that a diverged model reaches the trainer's guard and not SciPy's.
+#: Stands for a cost that is not a number: a diverged model must reach the trainer's guard.
 _UNUSABLE_COST = 1e9
 
 
@@ -57,7 +57,7 @@ def point_cost(points: Tensor, targets: MapTargets) -> tuple[Tensor, Tensor]:
     valid = (
         torch.arange(targets.orders.shape[1], device=points.device) < targets.num_orders[:, None]
     )
-    # Only real orders are compared (a line has 2, padding would make it 19), then spread over (G, R) again.
+    # Only real orders are compared (a line has 2, a ring up to 19), then spread over (G, R).
     flat = torch.cdist(points.flatten(-2).flatten(0, -2), targets.orders[valid].flatten(1), p=1)
     index = torch.zeros_like(targets.num_orders)
     index[1:] = targets.num_orders.cumsum(0)[:-1]
