@@ -1,0 +1,46 @@
+# The two commands of the README are `make demo` and `make test`. Each sets everything up by itself;
+# see tools/bootstrap.sh. PYTHON=... names an interpreter, ARGS=... goes to the command.
+SHELL := /bin/bash
+PY := .venv/bin/python
+SOURCES := gsmap_core gsmap_ros launch test setup.py
+PYTEST := $(PY) -m pytest -q -m "not slow and not gpu" -p no:launch_testing -p no:launch_ros
+
+.PHONY: help demo test build setup lint format typecheck clean distclean
+
+help:
+	@echo 'make demo       drive through a synthetic town, map it over ROS 2, look at out/demo/'
+	@echo 'make test       linters, type checker and tests'
+	@echo 'make build      environment and ROS 2 messages only'
+	@echo 'make lint       ruff and mypy     make format   ruff format'
+	@echo 'make clean      remove what was built; make distclean removes .venv as well'
+
+demo:
+	@MAKE_GOAL=demo tools/bootstrap.sh runtime
+	@.venv/bin/gsmap demo $(ARGS)
+
+build:
+	@MAKE_GOAL=build tools/bootstrap.sh runtime
+
+setup:
+	@MAKE_GOAL=setup tools/bootstrap.sh test
+
+lint: setup
+	@$(PY) -m ruff check $(SOURCES)
+	@$(PY) -m ruff format --check $(SOURCES)
+	@$(PY) -m mypy
+
+typecheck: setup
+	@$(PY) -m mypy
+
+format: setup
+	@$(PY) -m ruff check --fix $(SOURCES)
+	@$(PY) -m ruff format $(SOURCES)
+
+test: lint
+	@$(PYTEST) $(ARGS)
+
+clean:
+	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache *.egg-info
+
+distclean: clean
+	rm -rf .venv
