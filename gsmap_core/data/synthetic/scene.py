@@ -173,6 +173,8 @@ class Town:
         lanes: drivable lane centre lines as (P, 2) arrays, in driving direction, with their
             successors in `lane_successors`.
         lane_successors: for each lane the indices of the lanes that continue it.
+        lane_streets: for each lane +k if it follows street k (from 1), -k if it runs against it, 0 inside a junction; the
+            lanes of one street and direction stand together, innermost first, and have equally many points.
     """
 
     name: str
@@ -185,3 +187,4 @@ class Town:
     elements: tuple[MapElement, ...]
     lanes: tuple[FloatArray, ...]
     lane_successors: tuple[tuple[int, ...], ...]
+    lane_streets: tuple[int, ...] = ()

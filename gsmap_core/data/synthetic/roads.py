@@ -1,0 +1,503 @@
+"""The road network of a town: junctions on a jittered grid, streets between them, their surface and their lanes.
+
+Right-hand traffic. A street runs from its first to its last junction; offsets across it are positive to the left, so the
+lanes that follow its direction have negative offsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import shapely
+
+from gsmap_core.data.synthetic.dice import Dice
+from gsmap_core.data.synthetic.planar import (
+    Curve,
+    curvature,
+    densified,
+    left_normal,
+    resample,
+    simplified,
+    smooth,
+    strip,
+)
+from gsmap_core.structures import FloatArray
+
+#: Corners where two grid edges meet without a junction are rounded with this Gaussian [m]; the radius is about twice it.
+BEND_SMOOTHING_M = 12.0
+#: Room between the smallest radius of a street and its half width, so that the inner kerb keeps a sane curve [m].
+MIN_INNER_RADIUS_M = 5.0
+
+
+@dataclass(frozen=True)
+class RoadSettings:
+    """How varied the road network of a setting is.
+
+    Args:
+        max_lanes: lanes a side, at most.
+        bend_m: sideways bulge of a curved street, at most [m].
+        curved_share: share of the grid edges that are curved.
+        median_share: share of the wide streets that have a kerbed island in the middle.
+        parking_share: share of the streets with parking lanes.
+        unmarked_share: share of the narrow streets without a centre line.
+        removed_edges: grid edges taken out, at least and at most (each makes T-junctions or bends).
+        jitter_m: how far a junction may stray from its grid point [m].
+    """
+
+    max_lanes: int = 3
+    bend_m: float = 13.0
+    curved_share: float = 0.55
+    median_share: float = 0.45
+    parking_share: float = 0.5
+    unmarked_share: float = 0.12
+    removed_edges: tuple[int, int] = (3, 6)
+    jitter_m: float = 9.0
+
+
+@dataclass(frozen=True)
+class StreetProfile:
+    """The cross-section of a street, the same on both sides.
+
+    Args:
+        lanes: lanes a side.
+        lane_width_m: [m].
+        centre: `median`, `double`, `solid`, `dashed` or `none`.
+        centre_is_yellow: colour of the centre line.
+        median_width_m: width of the island, 0 without [m].
+        parking_width_m: width of a parking lane each side, 0 without [m].
+        gutter_m: free strip along the kerb [m].
+        sidewalk_m: width of the sidewalk [m].
+        dash_m: length of a dash [m].
+        gap_m: gap between dashes [m].
+        paint_m: width of a line [m].
+        solid_approach_m: length over which lane dividers are solid before a junction, 0 without [m].
+    """
+
+    lanes: int
+    lane_width_m: float
+    centre: str
+    centre_is_yellow: bool
+    median_width_m: float
+    parking_width_m: float
+    gutter_m: float
+    sidewalk_m: float
+    dash_m: float
+    gap_m: float
+    paint_m: float
+    solid_approach_m: float
+
+    @property
+    def half_width_m(self) -> float:
+        """Distance from the centre line to the kerb [m]."""
+        return (
+            self.median_width_m / 2
+            + self.lanes * self.lane_width_m
+            + self.parking_width_m
+            + self.gutter_m
+        )
+
+    def lane_offset_m(self, lane: float) -> float:
+        """Return the distance of a lane's centre (0 innermost) from the centre line [m]."""
+        return self.median_width_m / 2 + (lane + 0.5) * self.lane_width_m
+
+
+@dataclass(frozen=True)
+class Street:
+    """A street between two junctions.
+
+    Args:
+        nodes: junction at its beginning and at its end.
+        curve: centre line from junction to junction, a point per metre.
+        profile: cross-section.
+        mouths: stations where the cross-section is complete, outside the rounded corners of the junctions [m].
+    """
+
+    nodes: tuple[int, int]
+    curve: Curve
+    profile: StreetProfile
+    mouths: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Where a street meets a junction.
+
+    Args:
+        street: index of the street.
+        at_start: whether it is the street's beginning.
+        direction: (2,) away from the junction.
+    """
+
+    street: int
+    at_start: bool
+    direction: FloatArray
+
+    @property
+    def angle_rad(self) -> float:
+        """Direction away from the junction [rad]."""
+        return float(np.arctan2(self.direction[1], self.direction[0]))
+
+
+@dataclass(frozen=True)
+class RoadNetwork:
+    """Streets, junctions and the road surface before islands are taken out.
+
+    Args:
+        streets: by index.
+        junctions: arms of every junction, by angle.
+        surface: all asphalt, without islands.
+        corner_radius_m: radius of the kerb corners.
+    """
+
+    streets: tuple[Street, ...]
+    junctions: dict[int, tuple[Arm, ...]]
+    surface: shapely.Geometry
+    corner_radius_m: float
+
+
+def build_network(seed: int, settings: RoadSettings) -> RoadNetwork:
+    """Build the road network of a town.
+
+    Args:
+        seed: the town's seed.
+        settings: what may occur.
+    """
+    dice = Dice(seed, 1)
+    chains, nodes = _chains(dice, settings)
+    curves = [_street_curve(dice, settings, nodes[chain]) for chain in chains]
+    ends = [(chain[0], chain[-1]) for chain in chains]
+    junctions = _junctions(ends, curves)
+    profiles = _profiles(Dice(seed, 2), settings, junctions, curves)
+    streets = tuple(
+        Street(nodes=end, curve=curve, profile=profile)
+        for end, curve, profile in zip(ends, curves, profiles, strict=True)
+    )
+    radius = Dice(seed, 3).uniform(4.0, 8.0)
+    surface = _surface(streets, junctions, radius)
+    streets = tuple(
+        replace(street, mouths=(_mouth(street, surface, True), _mouth(street, surface, False)))
+        for street in streets
+    )
+    return RoadNetwork(streets, junctions, surface, radius)
+
+
+def _chains(dice: Dice, settings: RoadSettings) -> tuple[list[list[int]], FloatArray]:
+    """Return streets as lists of grid nodes, and all node positions; ends are junctions, inner nodes are bends."""
+    columns, rows = (dice.integer(4, 5) if settings.max_lanes > 2 else 4), 4
+    spacing = dice.uniform(80.0, 88.0) if columns == 5 else dice.uniform(84.0, 104.0)
+    grid = np.array([[i * spacing, j * spacing] for j in range(rows) for i in range(columns)])
+    jitter = dice.uniforms(2 * len(grid), -settings.jitter_m, settings.jitter_m)
+    nodes = grid + jitter.reshape(-1, 2) - grid.mean(axis=0)
+    edges = [(j * columns + i, j * columns + i + 1) for j in range(rows) for i in range(columns - 1)]
+    edges += [(j * columns + i, (j + 1) * columns + i) for j in range(rows - 1) for i in range(columns)]
+    to_remove = dice.integer(*settings.removed_edges)
+    for edge in dice.shuffled(edges):
+        if to_remove == 0:
+            break
+        rest = [other for other in edges if other != edge]
+        if _is_usable(rest, len(nodes)):
+            edges, to_remove = rest, to_remove - 1
+    return _merge_bends(edges, len(nodes)), nodes
+
+
+def _degrees(edges: list[tuple[int, int]], count: int) -> list[int]:
+    """Return how many edges meet at each node."""
+    degrees = [0] * count
+    for first, second in edges:
+        degrees[first] += 1
+        degrees[second] += 1
+    return degrees
+
+
+def _is_usable(edges: list[tuple[int, int]], count: int) -> bool:
+    """Whether every node keeps two edges, no single edge cuts the town in two, and no street returns to its junction."""
+    if min(_degrees(edges, count)) < 2:
+        return False
+    for skipped in edges:
+        reached, frontier = {0}, [0]
+        while frontier:
+            node = frontier.pop()
+            for edge in edges:
+                if edge != skipped and node in edge:
+                    other = edge[0] + edge[1] - node
+                    if other not in reached:
+                        reached.add(other)
+                        frontier.append(other)
+        if len(reached) < count:
+            return False
+    chains = _merge_bends(edges, count)
+    ends = [frozenset((chain[0], chain[-1])) for chain in chains]
+    # A street over more than two bends would leave too few junctions; a loop or twin streets confuse routes.
+    return all(chain[0] != chain[-1] and len(chain) <= 4 for chain in chains) and len(
+        set(ends)
+    ) == len(ends)
+
+
+def _merge_bends(edges: list[tuple[int, int]], count: int) -> list[list[int]]:
+    """Join edges over nodes of degree two into one street each."""
+    degrees = _degrees(edges, count)
+    unused = list(edges)
+    chains = []
+    while True:
+        start = next((e for e in unused if degrees[e[0]] > 2 or degrees[e[1]] > 2), None)
+        if start is None:
+            return chains
+        unused.remove(start)
+        chain = [start[0], start[1]] if degrees[start[0]] > 2 else [start[1], start[0]]
+        while degrees[chain[-1]] == 2:
+            following = next(e for e in unused if chain[-1] in e)
+            unused.remove(following)
+            chain.append(following[0] + following[1] - chain[-1])
+        chains.append(chain)
+
+
+def _street_curve(dice: Dice, settings: RoadSettings, corners: FloatArray) -> Curve:
+    """Return the centre line through the corners; edges may bulge, corners between them are rounded."""
+    pieces = []
+    for start, end in zip(corners[:-1], corners[1:], strict=True):
+        chord = end - start
+        length = float(np.linalg.norm(chord))
+        t = np.linspace(0.0, 1.0, int(round(length)) + 1)
+        bulge = dice.uniform(-1.0, 1.0) * settings.bend_m
+        is_curved, is_double = dice.chance(settings.curved_share), dice.chance(0.3)
+        sideways = np.zeros_like(t)
+        if is_curved:
+            # sin^2 leaves the junction straight, so that the crossing and the stop line lie square to the street.
+            sideways = bulge * np.sin(np.pi * t) ** 2
+            if is_double:
+                sideways = 0.35 * sideways * np.sin(2 * np.pi * t) * 1.3
+        normal = left_normal(chord / length)
+        piece = start + t[:, None] * chord + sideways[:, None] * normal
+        pieces.append(piece if not pieces else piece[1:])
+    points = resample(np.concatenate(pieces), 1.0)
+    return Curve(resample(smooth(points, BEND_SMOOTHING_M if len(corners) > 2 else 3.0), 1.0))
+
+
+def _junctions(ends: list[tuple[int, int]], curves: list[Curve]) -> dict[int, tuple[Arm, ...]]:
+    """Collect the arms of every junction, sorted by angle."""
+    junctions: dict[int, list[Arm]] = {}
+    for index, ((first, last), curve) in enumerate(zip(ends, curves, strict=True)):
+        junctions.setdefault(first, []).append(Arm(index, True, curve.tangents[0]))
+        junctions.setdefault(last, []).append(Arm(index, False, -curve.tangents[-1]))
+    return {
+        node: tuple(sorted(arms, key=lambda arm: arm.angle_rad))
+        for node, arms in sorted(junctions.items())
+    }
+
+
+def opposite_arm(arms: tuple[Arm, ...], arm: Arm) -> Arm | None:
+    """Return the arm that goes straight on from `arm` (within 40 degrees), or None."""
+    others = [other for other in arms if other is not arm]
+    best = min(others, key=lambda other: float(other.direction @ arm.direction))
+    return best if float(best.direction @ arm.direction) < -np.cos(np.radians(40.0)) else None
+
+
+def _profiles(
+    dice: Dice,
+    settings: RoadSettings,
+    junctions: dict[int, tuple[Arm, ...]],
+    curves: list[Curve],
+) -> list[StreetProfile]:
+    """Give every street a cross-section; streets that go straight through a T-junction share theirs."""
+    group = list(range(len(curves)))
+
+    def root(index: int) -> int:
+        while group[index] != index:
+            index = group[index]
+        return index
+
+    for arms in junctions.values():
+        for arm in arms:
+            other = opposite_arm(arms, arm)
+            # At a crossroads the cross street hides a change of width, at a T-junction nothing would.
+            if other is not None and (len(arms) == 3 or (dice.chance(0.35))):
+                first, second = sorted((root(arm.street), root(other.street)))
+                group[second] = first
+    is_yellow_town = dice.chance(0.5)
+    chosen: dict[int, StreetProfile] = {}
+    for index in range(len(curves)):
+        if root(index) == index:
+            members = [curve for i, curve in enumerate(curves) if root(i) == index]
+            radius = min(curve.min_radius_m() for curve in members)
+            chosen[index] = _profile(dice, settings, is_yellow_town, radius - MIN_INNER_RADIUS_M)
+    return [chosen[root(index)] for index in range(len(curves))]
+
+
+def _profile(
+    dice: Dice, settings: RoadSettings, is_yellow_town: bool, max_half_width: float
+) -> StreetProfile:
+    """Draw cross-sections until one fits the tightest bend."""
+    while True:
+        lanes = dice.integer(1, settings.max_lanes)
+        lane_width = dice.uniform(3.0, 3.6)
+        median_width = dice.uniform(2.0, 4.0) if dice.chance(settings.median_share) else 0.0
+        median_width *= lanes > 1
+        parking = dice.uniform(2.1, 2.4) if dice.chance(settings.parking_share) else 0.0
+        parking *= lanes < 3
+        styles = ('double', 'solid', 'dashed') if lanes == 1 else ('double', 'solid')
+        centre = 'median' if median_width > 0 else dice.choice(styles)
+        if lanes == 1 and dice.chance(settings.unmarked_share):
+            centre = 'none'
+        dash, gap = dice.choice(((3.0, 6.0), (2.0, 4.0), (3.0, 4.5), (3.0, 3.0)))
+        profile = StreetProfile(
+            lanes=lanes,
+            lane_width_m=lane_width,
+            centre=centre,
+            centre_is_yellow=is_yellow_town,
+            median_width_m=median_width,
+            parking_width_m=parking,
+            gutter_m=dice.uniform(0.25, 0.5) if parking == 0 else 0.15,
+            sidewalk_m=dice.uniform(2.0, 4.0),
+            dash_m=dash,
+            gap_m=gap,
+            paint_m=dice.uniform(0.13, 0.2),
+            solid_approach_m=dice.uniform(10.0, 18.0) if dice.chance(0.5) else 0.0,
+        )
+        if profile.half_width_m <= max_half_width:
+            return profile
+
+
+def _surface(
+    streets: tuple[Street, ...], junctions: dict[int, tuple[Arm, ...]], radius: float
+) -> shapely.Geometry:
+    """Unite the strips of all streets and round the corners between them."""
+    areas = []
+    for street in streets:
+        half = street.profile.half_width_m
+        areas.append(shapely.Polygon(strip(street.curve, street.curve.stations, -half, half)))
+    for arms in junctions.values():
+        corners = []
+        for arm in arms:
+            street = streets[arm.street]
+            station, half = (0.0 if arm.at_start else street.curve.length_m), street.profile.half_width_m
+            corners.append(street.curve.at(np.full(2, station), np.array([-half, half])))
+        # Fills the wedge that two straight strips leave open on the outside of a kink.
+        areas.append(shapely.MultiPoint(np.concatenate(corners)).convex_hull)
+    united = shapely.union_all(areas)
+    rounded = united.buffer(radius, quad_segs=16).buffer(-radius, quad_segs=16)
+    return rounded.simplify(0.01)
+
+
+def _mouth(street: Street, surface: shapely.Geometry, at_start: bool) -> float:
+    """Return the station where the street leaves the rounded corners of a junction [m]."""
+    length = street.curve.length_m
+    distances = np.arange(0.0, 0.45 * length, 0.25)
+    stations = distances if at_start else length - distances
+    outside = street.profile.half_width_m + 0.05
+    shapely.prepare(surface)
+    is_wide = np.zeros(len(stations), dtype=bool)
+    for offset in (-outside, outside):
+        edge = street.curve.at(stations, offset)
+        is_wide |= shapely.contains_xy(surface, edge[:, 0], edge[:, 1])
+    last = int(np.flatnonzero(is_wide).max()) if is_wide.any() else 0
+    return float(stations[last] + (0.25 if at_start else -0.25))
+
+
+@dataclass(frozen=True)
+class LaneGraph:
+    """Lanes along streets and through junctions.
+
+    Args:
+        lanes: (P, 2) centre lines in driving direction.
+        successors: for each lane the lanes that continue it.
+        streets: for each lane street + 1 if it follows the street, -(street + 1) if it runs against it, 0 inside junctions.
+    """
+
+    lanes: tuple[FloatArray, ...]
+    successors: tuple[tuple[int, ...], ...]
+    streets: tuple[int, ...]
+
+
+def build_lanes(network: RoadNetwork) -> LaneGraph:
+    """Lay lanes along every street (innermost first) and connect them through the junctions."""
+    lanes: list[FloatArray] = []
+    labels: list[int] = []
+    first_lane: dict[int, int] = {}
+    for index, street in enumerate(network.streets):
+        stations = street.curve.stretch(street.mouths[0], street.mouths[1])
+        for sign in (1, -1):
+            first_lane[sign * (index + 1)] = len(lanes)
+            for lane in range(street.profile.lanes):
+                points = street.curve.at(stations, -sign * street.profile.lane_offset_m(lane))
+                lanes.append(points if sign > 0 else points[::-1])
+                labels.append(sign * (index + 1))
+    successors: list[list[int]] = [[] for _ in lanes]
+    for arms in network.junctions.values():
+        for entry in arms:
+            inbound = (-1 if entry.at_start else 1) * (entry.street + 1)
+            entry_lanes = network.streets[entry.street].profile.lanes
+            for exit_arm, pairs in _turns(network, arms, entry, entry_lanes):
+                outbound = (1 if exit_arm.at_start else -1) * (exit_arm.street + 1)
+                for source, target in pairs:
+                    before, after = first_lane[inbound] + source, first_lane[outbound] + target
+                    successors[before].append(len(lanes))
+                    successors.append([after])
+                    lanes.append(_connection(lanes[before], lanes[after]))
+                    labels.append(0)
+    return LaneGraph(tuple(lanes), tuple(tuple(item) for item in successors), tuple(labels))
+
+
+def _turns(
+    network: RoadNetwork, arms: tuple[Arm, ...], entry: Arm, entry_lanes: int
+) -> list[tuple[Arm, list[tuple[int, int]]]]:
+    """Say which lanes lead where: straight on keeps the lane, turns use the lane on their side."""
+    ahead = opposite_arm(arms, entry)
+    heading = -entry.direction
+    result: list[tuple[Arm, list[tuple[int, int]]]] = []
+    used: set[int] = set()
+    for arm in arms:
+        if arm is entry:
+            continue
+        exit_lanes = network.streets[arm.street].profile.lanes
+        cross = heading[0] * arm.direction[1] - heading[1] * arm.direction[0]
+        if arm is ahead:
+            pairs = [(lane, min(lane, exit_lanes - 1)) for lane in range(entry_lanes)]
+        elif cross > 0:
+            pairs = [(0, 0)]
+        else:
+            pairs = [(entry_lanes - 1, exit_lanes - 1)]
+        used.update(source for source, _ in pairs)
+        result.append((arm, pairs))
+    # At the foot of a T a middle lane would end in nothing; it turns with the lane inside it.
+    for lane in range(entry_lanes):
+        if lane not in used:
+            arm, pairs = result[-1]
+            exit_lanes = network.streets[arm.street].profile.lanes
+            pairs.append((lane, min(lane, exit_lanes - 1)))
+    return result
+
+
+def _connection(before: FloatArray, after: FloatArray) -> FloatArray:
+    """Join the end of a lane to the beginning of another with a smooth curve (cubic Bezier)."""
+    start, end = before[-1], after[0]
+    start_direction = before[-1] - before[-2]
+    start_direction = start_direction / np.linalg.norm(start_direction)
+    end_direction = after[1] - after[0]
+    end_direction = end_direction / np.linalg.norm(end_direction)
+    chord = end - start
+    distance = float(np.linalg.norm(chord))
+    sine = float(start_direction[0] * end_direction[1] - start_direction[1] * end_direction[0])
+    reach = np.array([distance / 3.0, distance / 3.0])
+    if abs(sine) > 0.35:
+        # Distances from both ends to where their tangents meet; handles of 0.6 of them give a near circular arc.
+        along = (chord[0] * end_direction[1] - chord[1] * end_direction[0]) / sine
+        back = (chord[0] * start_direction[1] - chord[1] * start_direction[0]) / sine
+        if along > 0 and back > 0:
+            reach = 0.6 * np.array([along, back])
+    handles = np.stack(
+        [start, start + reach[0] * start_direction, end - reach[1] * end_direction, end]
+    )
+    t = np.linspace(0.0, 1.0, max(int(np.ceil(distance)), 4) * 2 + 1)[:, None]
+    weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
+    return resample(weights @ handles, 1.0)
+
+
+def line_on_ground(points: FloatArray, spacing: float, tolerance: float = 0.015) -> FloatArray:
+    """Return an open line with few points on straights and many in curves, none farther apart than `spacing` [m]."""
+    return densified(simplified(points, tolerance), spacing)
+
+
+def max_curvature(points: FloatArray) -> float:
+    """Return the largest absolute curvature of closely spaced points [1/m]."""
+    return float(np.abs(curvature(points)).max())
