@@ -1,0 +1,102 @@
+"""What the launch files do with their arguments: strings to values, files checked, RViz patched.
+
+Pure Python, so that it is tested without `launch`. Launch arguments are strings, always.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gsmap_core.errors import ConfigError
+
+_TRUE = ('true', '1', 'yes', 'on')
+_FALSE = ('false', '0', 'no', 'off')
+
+
+def to_bool(name: str, value: str) -> bool:
+    """Return the truth value of a launch argument.
+
+    Raises:
+        ConfigError: it is neither true nor false; the message names the argument.
+    """
+    text = value.strip().lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ConfigError(f"launch argument {name}:={value!r}; expected 'true' or 'false'")
+
+
+def to_positive_float(name: str, value: str) -> float:
+    """Return the number in a launch argument.
+
+    Raises:
+        ConfigError: it is not a number above 0.
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < float('inf'):
+        raise ConfigError(f'launch argument {name}:={value!r}; expected a number above 0')
+    return number
+
+
+def existing_path(name: str, value: str) -> str:
+    """Return the absolute path in a launch argument.
+
+    Raises:
+        ConfigError: nothing is there.
+    """
+    path = Path(value).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            f"launch argument {name}:='{value}' does not exist; give an existing path"
+        )
+    return str(path.resolve())
+
+
+def _patch(node: Any, namespace: str, fixed_frame: str, base_frame: str) -> Any:
+    if isinstance(node, dict):
+        patched = {
+            key: _patch(item, namespace, fixed_frame, base_frame) for key, item in node.items()
+        }
+        topic = patched.get('Topic')
+        if isinstance(topic, dict) and not str(topic.get('Value', '/')).startswith('/'):
+            prefix = f'/{namespace.strip("/")}/' if namespace.strip('/') else '/'
+            topic['Value'] = prefix + topic['Value']
+        if 'Fixed Frame' in patched:
+            patched['Fixed Frame'] = fixed_frame
+        if 'Target Frame' in patched:
+            patched['Target Frame'] = base_frame
+        return patched
+    if isinstance(node, list):
+        return [_patch(item, namespace, fixed_frame, base_frame) for item in node]
+    return node
+
+
+def patched_rviz_config(
+    source: Path | str, namespace: str, fixed_frame: str = 'map', base_frame: str = 'base_link'
+) -> Path:
+    """Write a copy of an RViz configuration for a namespace and frames.
+
+    Args:
+        source: RViz configuration; its relative topics belong under the namespace.
+        namespace: launch namespace, possibly empty.
+        fixed_frame: frame the map is shown in.
+        base_frame: frame the view follows.
+
+    Returns:
+        A temporary file; RViz reads it after this process may have gone on.
+    """
+    content = yaml.safe_load(Path(source).read_text(encoding='utf-8'))
+    patched = _patch(content, namespace, fixed_frame, base_frame)
+    with tempfile.NamedTemporaryFile(
+        'w', prefix='gsmap_', suffix='.rviz', delete=False, encoding='utf-8'
+    ) as file:
+        yaml.safe_dump(patched, file, sort_keys=False)
+    return Path(file.name)
