@@ -1,0 +1,168 @@
+"""Parts that encoder and decoder share: deformable attention layers and the feed-forward block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gsmap_core.ops.deformable_attention import compass_offsets, deformable_attention
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with ReLU, dropout and a residual."""
+
+    def __init__(self, dims: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(dims, hidden)
+        self.linear2 = nn.Linear(hidden, dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
+        y = self.linear2(self.dropout(torch.relu(self.linear1(x))))
+        return x + self.dropout(y)
+
+
+class BevDeformableAttention(nn.Module):
+    """Queries read a BEV map around their reference points (decoder cross-attention).
+
+    Args:
+        dims: C.
+        num_heads: heads.
+        num_points: sampling points per head.
+        dropout: on the result, before the residual.
+    """
+
+    def __init__(self, dims: int, num_heads: int, num_points: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.num_points = num_points
+        self.sampling_offsets = nn.Linear(dims, num_heads * num_points * 2)
+        self.attention_weights = nn.Linear(dims, num_heads * num_points)
+        self.value_proj = nn.Linear(dims, dims)
+        self.output_proj = nn.Linear(dims, dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def reset_parameters(self) -> None:
+        """Start from one compass direction per head and equal weights."""
+        reset_deformable(
+            self, compass_offsets(self.num_heads, self.num_points)[:, :, None].transpose(1, 2)
+        )
+
+    def forward(
+        self,
+        query: Tensor,
+        query_position: Tensor,
+        bev: Tensor,
+        reference: Tensor,
+        bev_shape: tuple[int, int],
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, Q, C).
+            query_position: (B, Q, C), added for offsets and weights.
+            bev: (B, H * W, C), row-major.
+            reference: (B, Q, 2) float32 unit coordinates (u, v).
+            bev_shape: H and W.
+
+        Returns:
+            (B, Q, C) with the residual.
+        """
+        batch, queries, dims = query.shape
+        height, width = bev_shape
+        heads, points = self.num_heads, self.num_points
+        positioned = query + query_position
+        offsets = (
+            self.sampling_offsets(positioned).float().view(batch, queries, heads, 1, points, 2)
+        )
+        weights = self.attention_weights(positioned).float().view(batch, queries, heads, points)
+        weights = weights.softmax(-1)[:, :, :, None]
+        locations = reference[:, :, None, None, None] + offsets / offsets.new_tensor(
+            [width, height]
+        )
+        value = self.value_proj(bev).view(batch, height * width, heads, dims // heads)
+        result = deformable_attention(value, [bev_shape], locations, weights)
+        return query + self.dropout(self.output_proj(result))
+
+
+class TemporalSelfAttention(nn.Module):
+    """BEV cells read the BEV around themselves, with two slots as published: history and present.
+
+    Without history both slots hold the present queries. The published code mixes samples of a batch here; this does not.
+
+    Args:
+        dims: C.
+        num_heads: heads.
+        num_points: sampling points per head and slot.
+        dropout: on the result, before the residual.
+    """
+
+    NUM_SLOTS = 2
+
+    def __init__(self, dims: int, num_heads: int, num_points: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.num_points = num_points
+        samples = self.NUM_SLOTS * num_heads * num_points
+        self.sampling_offsets = nn.Linear(2 * dims, 2 * samples)
+        self.attention_weights = nn.Linear(2 * dims, samples)
+        self.value_proj = nn.Linear(dims, dims)
+        self.output_proj = nn.Linear(dims, dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def reset_parameters(self) -> None:
+        """Start from one compass direction per head and equal weights."""
+        offsets = compass_offsets(self.num_heads, self.num_points)
+        reset_deformable(self, offsets[:, None].repeat(1, self.NUM_SLOTS, 1, 1))
+
+    def forward(
+        self, query: Tensor, position: Tensor, centres: Tensor, bev_shape: tuple[int, int]
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, H * W, C), row-major.
+            position: (H * W, C) learned position code.
+            centres: (H * W, 2) float32 unit coordinates of the cells.
+            bev_shape: H and W.
+
+        Returns:
+            (B, H * W, C) with the residual.
+        """
+        batch, cells, dims = query.shape
+        height, width = bev_shape
+        heads, points, slots = self.num_heads, self.num_points, self.NUM_SLOTS
+        both = torch.cat([query, query + position], dim=-1)
+        offsets = self.sampling_offsets(both).float().view(batch, cells, heads, slots, points, 2)
+        weights = self.attention_weights(both).float().view(batch, cells, heads, slots, points)
+        weights = weights.softmax(-1) / slots
+        locations = centres[:, None, None, None] + offsets / offsets.new_tensor([width, height])
+        value = self.value_proj(query).view(batch, cells, heads, dims // heads)
+        # Both slots hold the same values, so their mean is one attention over the points of both.
+        result = deformable_attention(
+            value,
+            [bev_shape],
+            locations.flatten(3, 4)[:, :, :, None],
+            weights.flatten(3)[:, :, :, None],
+        )
+        return query + self.dropout(self.output_proj(result))
+
+
+def reset_deformable(
+    module: BevDeformableAttention | TemporalSelfAttention, offsets: Tensor
+) -> None:
+    """Initialise a deformable layer the usual way.
+
+    Args:
+        module: the layer.
+        offsets: initial offsets in the order of the offset bias, any shape with the right number of values.
+    """
+    nn.init.zeros_(module.sampling_offsets.weight)
+    with torch.no_grad():
+        module.sampling_offsets.bias.copy_(offsets.reshape(-1))
+    nn.init.zeros_(module.attention_weights.weight)
+    nn.init.zeros_(module.attention_weights.bias)
+    for projection in (module.value_proj, module.output_proj):
+        nn.init.xavier_uniform_(projection.weight)
+        nn.init.zeros_(projection.bias)

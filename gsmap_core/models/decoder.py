@@ -1,0 +1,198 @@
+"""Hierarchical queries and the decoder layers that refine points iteratively (reference-models.md, 1.9 and 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gsmap_core.config import ModelConfig
+from gsmap_core.models.attention import BevDeformableAttention, FeedForward
+from gsmap_core.models.heads import class_head, inverse_sigmoid, point_head
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """Predictions of all decoder layers and instances; one-to-many instances, if any, come last.
+
+    Args:
+        class_logits: (L, B, M, K).
+        points: (L, B, M, P, 2) float32 unit coordinates.
+        states: (L, B, M, P, C) query features after each layer.
+    """
+
+    class_logits: Tensor
+    points: Tensor
+    states: Tensor
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with position codes on queries and keys, and a residual."""
+
+    def __init__(self, dims: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dims, num_heads, dropout=dropout, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, position: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """Map (B, S, C) to (B, S, C); `blocked` is an optional (S, S) bool mask, True where attention is forbidden."""
+        positioned = x + position
+        y, _ = self.attention(positioned, positioned, x, attn_mask=blocked, need_weights=False)
+        return x + self.dropout(y)
+
+
+class JointSelfAttention(nn.Module):
+    """All points of all instances attend to each other (MapTR)."""
+
+    def __init__(self, dims: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = SelfAttention(dims, num_heads, dropout)
+        self.norm = nn.LayerNorm(dims)
+
+    def forward(self, x: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
+        """Map (B, M, P, C) to the same; `blocked` is (M, M) bool or None."""
+        points = x.shape[2]
+        if blocked is not None:
+            blocked = blocked.repeat_interleave(points, 0).repeat_interleave(points, 1)
+        y = self.norm(self.attention(x.flatten(1, 2), position.flatten(1, 2), blocked))
+        return y.unflatten(1, x.shape[1:3])
+
+
+class DecoupledSelfAttention(nn.Module):
+    """First the instances attend to each other for every point index, then the points inside every instance (MapTRv2)."""
+
+    def __init__(self, dims: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.between_instances = SelfAttention(dims, num_heads, dropout)
+        self.norm1 = nn.LayerNorm(dims)
+        self.within_instance = SelfAttention(dims, num_heads, dropout)
+        self.norm2 = nn.LayerNorm(dims)
+
+    def forward(self, x: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
+        """Map (B, M, P, C) to the same; `blocked` is (M, M) bool or None."""
+        batch, instances, points, dims = x.shape
+
+        def by_point(values: Tensor) -> Tensor:
+            return values.transpose(1, 2).reshape(-1, instances, dims)
+
+        y = self.norm1(self.between_instances(by_point(x), by_point(position), blocked))
+        y = y.view(batch, points, instances, dims).transpose(1, 2).reshape(-1, points, dims)
+        y = self.norm2(self.within_instance(y, position.reshape(-1, points, dims)))
+        return y.view(batch, instances, points, dims)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, deformable cross-attention on the BEV, feed-forward; LayerNorm after each."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dims, decoder = config.embed_dims, config.decoder
+        kind = JointSelfAttention if decoder.self_attention == 'joint' else DecoupledSelfAttention
+        self.self_attention = kind(dims, decoder.num_heads, decoder.dropout)
+        self.cross_attention = BevDeformableAttention(
+            dims, decoder.num_heads, decoder.num_sampling_points, decoder.dropout
+        )
+        self.norm1 = nn.LayerNorm(dims)
+        self.ffn = FeedForward(dims, decoder.ffn_dims, decoder.dropout)
+        self.norm2 = nn.LayerNorm(dims)
+
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        bev: Tensor,
+        reference: Tensor,
+        bev_shape: tuple[int, int],
+        blocked: Tensor | None,
+    ) -> Tensor:
+        """Map (B, M, P, C) query features to the next layer's; `reference` is (B, M, P, 2) in unit coordinates."""
+        shape = x.shape[1:3]
+        x = self.self_attention(x, position, blocked).flatten(1, 2)
+        x = self.cross_attention(
+            x, position.flatten(1, 2), bev, reference.flatten(1, 2), bev_shape
+        )
+        return self.norm2(self.ffn(self.norm1(x))).unflatten(1, shape)
+
+
+class MapDecoder(nn.Module):
+    """Queries, layers and heads.
+
+    A query is the sum of an instance and a point embedding; its first C channels are the position code, the last C the
+    content.
+
+    Args:
+        config: the model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dims, decoder = config.embed_dims, config.decoder
+        self.config = config
+        self.num_instances = decoder.num_instances
+        self.instance_embedding = nn.Embedding(
+            decoder.num_instances + decoder.num_one_to_many, 2 * dims
+        )
+        self.point_embedding = nn.Embedding(decoder.num_points, 2 * dims)
+        self.reference_points = nn.Linear(dims, 2)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(decoder.num_layers))
+        self.class_heads = nn.ModuleList(
+            class_head(dims, len(config.categories)) for _ in range(decoder.num_layers)
+        )
+        self.point_heads = nn.ModuleList(point_head(dims) for _ in range(decoder.num_layers))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier on the layers' matrices, deformable parts in their usual way; heads and embeddings keep their defaults."""
+        for parameter in self.layers.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for module in self.layers.modules():
+            if isinstance(module, BevDeformableAttention):
+                module.reset_parameters()
+        nn.init.xavier_uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.reference_points.bias)
+
+    def _group_mask(self, device: torch.device) -> Tensor:
+        """Return the (M, M) bool mask, True between one-to-one and one-to-many instances."""
+        extra = torch.arange(self.instance_embedding.num_embeddings, device=device)
+        extra = extra >= self.num_instances
+        return extra[:, None] != extra[None]
+
+    def forward(self, bev: Tensor) -> DecoderOutput:
+        """Decode a BEV map.
+
+        Args:
+            bev: (B, C, H, W).
+
+        Returns:
+            Predictions of all layers; of the one-to-many instances too when training.
+        """
+        batch, dims = bev.shape[:2]
+        bev_shape = (bev.shape[2], bev.shape[3])
+        tokens = bev.flatten(2).transpose(1, 2)
+        instances = self.instance_embedding.weight
+        blocked = None
+        if not self.training:
+            instances = instances[: self.num_instances]
+        elif len(instances) > self.num_instances:
+            blocked = self._group_mask(bev.device)
+        embedding = instances[:, None] + self.point_embedding.weight  # (M, P, 2C)
+        embedding = embedding.expand(batch, -1, -1, -1)
+        position, x = embedding[..., :dims], embedding[..., dims:]
+        # Coordinates stay in float32: half precision would move points by centimetres.
+        with torch.autocast(bev.device.type, enabled=False):
+            reference = self.reference_points(position.float()).sigmoid()
+        class_logits, points, states = [], [], []
+        for layer, to_class, to_point in zip(
+            self.layers, self.class_heads, self.point_heads, strict=True
+        ):
+            x = layer(x, position, tokens, reference, bev_shape, blocked)
+            with torch.autocast(bev.device.type, enabled=False):
+                state = x.float()
+                refined = (to_point(state) + inverse_sigmoid(reference)).sigmoid()
+                class_logits.append(to_class(state.mean(2)))
+            points.append(refined)
+            states.append(x)
+            reference = refined.detach()
+        return DecoderOutput(torch.stack(class_logits), torch.stack(points), torch.stack(states))

@@ -1,0 +1,168 @@
+"""OnlineMapper: images and their geometry in, map elements of every decoder layer out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gsmap_core.config import ModelConfig
+from gsmap_core.errors import ConfigError, DataError
+from gsmap_core.images import FrameBatch
+from gsmap_core.models.backbone import ImageEncoder
+from gsmap_core.models.bev import build_view_transform
+from gsmap_core.models.decoder import MapDecoder
+from gsmap_core.models.heads import mask_head
+from gsmap_core.models.outputs import MapperOutput
+
+_logger = logging.getLogger(__name__)
+
+#: Entries of the published models' box code weights: a frozen parameter that nothing reads, kept for their count.
+NUM_CODE_WEIGHTS = 4
+
+
+class RefineBlock(nn.Module):
+    """Two 3x3 convolutions with a residual on the BEV map."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dims, dims, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(dims)
+        self.conv2 = nn.Conv2d(dims, dims, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(dims)
+        for convolution in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(convolution.weight, mode='fan_out', nonlinearity='relu')
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same."""
+        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        return functional.relu(x + self.bn2(self.conv2(y)))
+
+
+class OnlineMapper(nn.Module):
+    """The network: image encoder, view transform, refinement, decoder.
+
+    Args:
+        config: the model.
+        pretrained_backbone: torchvision-named tensors of the image backbone. With them the stages and normalisations
+            named by `config.backbone` are frozen; without, nothing is frozen and normalisation trains.
+
+    Raises:
+        ConfigError: the configuration asks for parts that do not exist.
+        CheckpointError: the pretrained tensors do not fit the backbone.
+    """
+
+    def __init__(
+        self, config: ModelConfig, pretrained_backbone: Mapping[str, Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        dims = config.embed_dims
+        self.image_encoder = ImageEncoder(config.backbone, dims)
+        self.view_transform = build_view_transform(config)
+        self.refine = nn.Sequential(
+            *(RefineBlock(dims) for _ in range(config.bev.num_refine_blocks))
+        )
+        self.decoder = MapDecoder(config)
+        self.mask_head = mask_head(dims) if config.losses.bev_segmentation > 0 else None
+        self.code_weights = nn.Parameter(torch.ones(NUM_CODE_WEIGHTS), requires_grad=False)
+        if pretrained_backbone is not None:
+            self.image_encoder.backbone.load_pretrained(pretrained_backbone)
+            _logger.info(
+                'backbone: pretrained weights loaded; %d stage(s) frozen, normalisation %s',
+                config.backbone.num_frozen_stages,
+                'frozen' if config.backbone.frozen_norm else 'trains',
+            )
+        else:
+            _logger.info(
+                'backbone: no pretrained weights given; nothing is frozen and normalisation trains'
+            )
+
+    def forward(self, batch: FrameBatch, state: Any = None) -> MapperOutput:
+        """Predict the map elements of every sample.
+
+        Args:
+            batch: B camera sets, see `FrameBatch`.
+            state: fusion state of the previous frames; must be None without temporal fusion.
+
+        Returns:
+            Predictions of all L decoder layers in unit coordinates of `config.grid`, see `MapperOutput`.
+
+        Raises:
+            DataError: the images have another size than the configuration, or a lidar-frame model got no
+                `ego_from_reference`.
+            ConfigError: a state was given to a model without temporal fusion.
+        """
+        if state is not None:
+            raise ConfigError(
+                f"model '{self.config.name}' has no temporal fusion and cannot take a state; pass None"
+            )
+        self._check(batch)
+        features = self.image_encoder(batch.images, batch.camera_mask)
+        bev = self.view_transform(
+            features, self._pixels_from_reference(batch), batch.camera_mask, batch.can_bus
+        )
+        bev = self.refine(bev)
+        decoded = self.decoder(bev)
+        one = self.config.decoder.num_instances
+        class_logits, points = decoded.class_logits, decoded.points
+        one_to_many = None
+        if class_logits.shape[2] > one:
+            one_to_many = (class_logits[:, :, one:], points[:, :, one:])
+        return MapperOutput(
+            class_logits=class_logits[:, :, :one],
+            points=points[:, :, :one],
+            bev=bev,
+            bev_mask_logits=None if self.mask_head is None else self.mask_head(bev),
+            one_to_many=one_to_many,
+        )
+
+    def _check(self, batch: FrameBatch) -> None:
+        image = self.config.image
+        if tuple(batch.images.shape[-2:]) != (image.height_px, image.width_px):
+            raise DataError(
+                f'images are {batch.images.shape[-1]} x {batch.images.shape[-2]} px; model '
+                f"'{self.config.name}' takes {image.width_px} x {image.height_px} px (make_frame_batch with its ImageConfig)"
+            )
+
+    def _pixels_from_reference(self, batch: FrameBatch) -> Tensor:
+        """Return (B, N, 4, 4) float32 from the model's reference frame to pixels.
+
+        This is the one place where a model in the lidar frame meets batches in the ego frame.
+        """
+        if self.config.reference == 'ego':
+            return batch.pixels_from_ego
+        if batch.ego_from_reference is None:
+            raise DataError(
+                f"model '{self.config.name}' predicts in the {self.config.reference} frame and the batch has no "
+                'ego_from_reference; give the extrinsics of that frame'
+            )
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return batch.pixels_from_ego @ batch.ego_from_reference[:, None]
+
+
+def parameter_report(config: ModelConfig) -> dict[str, int]:
+    """Count the parameters of a configuration without allocating them.
+
+    Returns:
+        `total_parameters`, and `trainable_parameters` of the published recipe: with a pretrained backbone, whose frozen stages
+        and normalisations (`config.backbone`) do not count.
+    """
+    with torch.device('meta'):
+        model = OnlineMapper(config)
+    model.image_encoder.backbone.freeze()
+    counts = count_parameters(model)
+    return {'total_parameters': counts['total'], 'trainable_parameters': counts['trainable']}
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Return `total` and `trainable` (with gradient) parameters of a model as it is now."""
+    sizes = [(item.numel(), item.requires_grad) for item in model.parameters()]
+    return {
+        'total': sum(size for size, _ in sizes),
+        'trainable': sum(size for size, trains in sizes if trains),
+    }
