@@ -110,7 +110,7 @@ def draw_bev_mask(vector_map: VectorMap, grid: BevGrid, category_ids: set[int]) 
             cells = np.trunc(grid.metres_to_cells(element.loop_xy())).astype(np.int32)
             lines.append(cells[:, ::-1].reshape(-1, 1, 2).copy())
     if lines:
-        cv2.polylines(mask, lines, isClosed=False, color=1, thickness=MASK_THICKNESS_PX)
+        cv2.polylines(mask, lines, isClosed=False, color=(1,), thickness=MASK_THICKNESS_PX)
     return mask
 
 

@@ -70,7 +70,7 @@ def edge_cosine(edges: Tensor, target_edges: Tensor) -> Tensor:
 
 
 def direction_loss(matched: MatchedPredictions) -> Tensor:
-    """Return (L,) 1 - cosine of predicted and true edges in metres, summed over pairs and edges."""
+    """Return (L,) 1 - cosine of predicted and true edges in metres, summed over all edges."""
     edges = matched.points.diff(dim=1) * matched.metres_per_unit
     target_edges = matched.target_points.diff(dim=1) * matched.metres_per_unit
     return matched.per_layer((1 - edge_cosine(edges, target_edges)).sum(dim=1))

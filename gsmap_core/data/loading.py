@@ -1,0 +1,390 @@
+"""From drives to batches: samples, the cache of prepared pictures, collation, resumable sampling.
+
+The order of the samples and everything random about one of them follow from the seed, the epoch
+and the index alone, so that neither the number of workers nor an interruption changes a training.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gsmap_core.config import ImageConfig, ModelConfig
+from gsmap_core.data.augmentation import (
+    AugmentationConfig,
+    PreparedFrame,
+    augment,
+    prepare_frame,
+)
+from gsmap_core.data.drives import Drive
+from gsmap_core.data.frame_cache import FrameCache
+from gsmap_core.errors import ConfigError, DataError
+from gsmap_core.geometry.transforms import invert
+from gsmap_core.images import FrameBatch
+from gsmap_core.structures import VectorMap
+from gsmap_core.targets import MapTargets, make_targets
+
+logger = logging.getLogger(__name__)
+
+#: More unreadable frames than this share of the data end a training.
+MAX_BAD_FRACTION = 0.05
+#: Replacements tried for one unreadable frame.
+_MAX_REDRAWS = 20
+_BYTES_PER_GB = 1024**3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prepared training or validation sample.
+
+    Args:
+        pictures: (N, H, W, 3) uint8 RGB.
+        pixels_from_ego: (N, 4, 4) float32.
+        base_from_cameras: (N, 4, 4) float32.
+        intrinsics: (N, 3, 3) float32.
+        camera_mask: (N,) bool.
+        targets: what to train towards.
+        index: position of the frame in the dataset.
+        bad_frames: indices that could not be read before this one was drawn instead.
+    """
+
+    pictures: Tensor
+    pixels_from_ego: Tensor
+    base_from_cameras: Tensor
+    intrinsics: Tensor
+    camera_mask: Tensor
+    targets: MapTargets
+    index: int
+    bad_frames: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Collated samples; pictures stay uint8 until they are on the device that uses them.
+
+    Args:
+        pictures: (B, N, H, W, 3) uint8 RGB.
+        pixels_from_ego: (B, N, 4, 4) float32.
+        base_from_cameras: (B, N, 4, 4) float32.
+        intrinsics: (B, N, 3, 3) float32.
+        camera_mask: (B, N) bool.
+        targets: B targets.
+        indices: B positions in the dataset.
+        bad_frames: indices of frames that could not be read.
+    """
+
+    pictures: Tensor
+    pixels_from_ego: Tensor
+    base_from_cameras: Tensor
+    intrinsics: Tensor
+    camera_mask: Tensor
+    targets: tuple[MapTargets, ...]
+    indices: tuple[int, ...]
+    bad_frames: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the batch size B."""
+        return len(self.pictures)
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory; called by the loader when it feeds a GPU."""
+        return replace(
+            self,
+            pictures=self.pictures.pin_memory(),
+            pixels_from_ego=self.pixels_from_ego.pin_memory(),
+            base_from_cameras=self.base_from_cameras.pin_memory(),
+            intrinsics=self.intrinsics.pin_memory(),
+            camera_mask=self.camera_mask.pin_memory(),
+        )
+
+    def frame_batch(self, image: ImageConfig, device: torch.device | str = 'cpu') -> FrameBatch:
+        """Move to a device and normalise there.
+
+        Args:
+            image: gives mean and standard deviation.
+            device: where the model is.
+        """
+        mask = self.camera_mask.to(device, non_blocking=True)
+        # The strides of (..., H, W, 3) survive: images are channels-last without a copy.
+        pictures = self.pictures.to(device, non_blocking=True).movedim(-1, -3)
+        mean = torch.tensor(image.mean, device=device).view(3, 1, 1)
+        std = torch.tensor(image.std, device=device).view(3, 1, 1)
+        images = pictures.float().sub_(mean).div_(std)
+        if not bool(self.camera_mask.all()):
+            images[~mask] = 0.0
+        return FrameBatch(
+            images=images,
+            pixels_from_ego=self.pixels_from_ego.to(device, non_blocking=True),
+            base_from_cameras=self.base_from_cameras.to(device, non_blocking=True),
+            intrinsics=self.intrinsics.to(device, non_blocking=True),
+            camera_mask=mask,
+        )
+
+
+class MapDataset(Dataset[Sample]):
+    """Frames of one or more drives with their targets.
+
+    An item is asked for by `(epoch, index)`; the epoch only selects the random numbers.
+
+    Args:
+        drives: at least one, all with ground truth.
+        config: the model that is trained.
+        augmentation: random changes; None: samples as they are.
+        seed: of everything random.
+        cache_gb: memory for prepared pictures [GiB]; 0: none.
+        stride: use every n-th frame.
+        max_frames: use at most this many frames, spread evenly; None: all.
+
+    Raises:
+        DataError: no frame, or a drive has no ground truth.
+        ConfigError: mirroring was asked for with learned camera embeddings.
+    """
+
+    def __init__(
+        self,
+        drives: Sequence[Drive],
+        config: ModelConfig,
+        augmentation: AugmentationConfig | None = None,
+        *,
+        seed: int = 0,
+        cache_gb: float = 0.0,
+        stride: int = 1,
+        max_frames: int | None = None,
+    ) -> None:
+        if augmentation is not None and augmentation.mirror and config.num_cameras:
+            raise ConfigError(
+                f'augmentation.mirror is {augmentation.mirror} but the model learns one embedding '
+                'per camera, and mirroring exchanges left and right; set it to 0'
+            )
+        self.drives, self.config = tuple(drives), config
+        self.augmentation, self.seed = augmentation, seed
+        frames = [
+            (number, index)
+            for number, drive in enumerate(self.drives)
+            for index in range(0, len(drive), stride)
+        ]
+        if not frames:
+            raise DataError(
+                f'{len(self.drives)} drives hold no frame; expected at least one camera set'
+            )
+        if max_frames is not None and len(frames) > max_frames:
+            chosen = np.linspace(0, len(frames) - 1, max_frames).round().astype(int)
+            frames = [frames[i] for i in chosen]
+        self.frames = frames
+        for drive in self.drives:
+            if len(drive) and drive.ground_truth(0) is None:
+                raise DataError(
+                    f"drive '{drive.name}' has no ground truth; training and validation need the "
+                    'topic /ground_truth/local_map'
+                )
+        self._maps: dict[int, VectorMap] = {}
+        self.cache: FrameCache | None = None
+        num_cameras = max(len(drive.rig) for drive in self.drives)
+        per_frame = FrameCache.frame_bytes(num_cameras, config.image)
+        places = min(len(frames), int(cache_gb * _BYTES_PER_GB / per_frame))
+        if places:
+            self.cache = FrameCache(places, num_cameras, config.image)
+            logger.info('caching %d of %d frames, up to %.1f GiB', places, len(frames), cache_gb)
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.frames)
+
+    def describe(self, index: int) -> str:
+        """Name a frame for messages."""
+        number, frame = self.frames[index]
+        drive = self.drives[number]
+        return f"drive '{drive.name}', frame {frame}, stamp {drive.stamp_ns(frame)}"
+
+    def ground_truth(self, index: int) -> VectorMap:
+        """Return the elements of one frame in the ego frame; kept in memory once read.
+
+        Raises:
+            DataError: the frame has none, or it cannot be read.
+        """
+        found = self._maps.get(index)
+        if found is None:
+            number, frame = self.frames[index]
+            found = self.drives[number].ground_truth(frame)
+            if found is None:
+                raise DataError(f'{self.describe(index)}: has no ground truth')
+            self._maps[index] = found
+        return found
+
+    def prepared(self, index: int) -> PreparedFrame:
+        """Return the pictures and calibration of one frame, from the cache where possible.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        frame = self.cache.get(index) if self.cache else None
+        if frame is None:
+            number, position = self.frames[index]
+            image = self.config.image
+            frame = prepare_frame(self.drives[number].frame(position, image.width_px), image)
+            if self.cache:
+                self.cache.put(index, frame)
+        return frame
+
+    def load(self, index: int, generator: np.random.Generator) -> Sample:
+        """Read, augment and turn into tensors.
+
+        Raises:
+            DataError: the frame cannot be read.
+        """
+        frame, ground_truth = self.prepared(index), self.ground_truth(index)
+        if self.augmentation is not None:
+            frame, ground_truth = augment(
+                frame, ground_truth, self.augmentation, self.config.image, generator
+            )
+        pixels_from_camera = np.tile(np.eye(4), (len(frame.pictures), 1, 1))
+        pixels_from_camera[:, :3, :3] = frame.intrinsics
+        pixels_from_ego = pixels_from_camera @ invert(frame.base_from_cameras)
+        return Sample(
+            pictures=torch.from_numpy(np.ascontiguousarray(frame.pictures)),
+            pixels_from_ego=torch.from_numpy(pixels_from_ego).float(),
+            base_from_cameras=torch.from_numpy(frame.base_from_cameras).float(),
+            intrinsics=torch.from_numpy(frame.intrinsics).float(),
+            camera_mask=torch.from_numpy(frame.camera_mask),
+            targets=make_targets(ground_truth, self.config, generator),
+            index=index,
+        )
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Return the sample of (epoch, index), or another one where that cannot be read.
+
+        Raises:
+            DataError: many frames in a row cannot be read.
+        """
+        epoch, index = key
+        generator = np.random.default_rng((self.seed, epoch, index))
+        bad: list[int] = []
+        last_error: DataError | None = None
+        for _ in range(_MAX_REDRAWS):
+            try:
+                return replace(self.load(index, generator), bad_frames=tuple(bad))
+            except DataError as error:
+                logger.warning('skipped %s: %s', self.describe(index), error)
+                bad.append(index)
+                last_error = error
+                index = int(generator.integers(len(self.frames)))
+        raise DataError(
+            f'{len(set(bad))} of {_MAX_REDRAWS} frames are unreadable; last: {last_error}'
+        )
+
+
+class BadFrames:
+    """Counts unreadable frames and ends a training that has too many of them.
+
+    Args:
+        dataset: names the frames and gives their number.
+    """
+
+    def __init__(self, dataset: MapDataset) -> None:
+        self._dataset = dataset
+        self._seen: set[int] = set()
+
+    def __len__(self) -> int:
+        """Return how many different frames could not be read."""
+        return len(self._seen)
+
+    def add(self, indices: Sequence[int]) -> None:
+        """Count frames.
+
+        Raises:
+            DataError: more than 5 % of all frames are unreadable.
+        """
+        self._seen.update(indices)
+        if len(self._seen) > MAX_BAD_FRACTION * len(self._dataset):
+            examples = '; '.join(self._dataset.describe(i) for i in sorted(self._seen)[:5])
+            raise DataError(
+                f'{len(self._seen)} of {len(self._dataset)} frames are unreadable, more than '
+                f'{MAX_BAD_FRACTION:.0%} (see the log): {examples}; record these drives again'
+            )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples; rigs with fewer cameras are filled up with missing ones."""
+    num_cameras = max(len(sample.pictures) for sample in samples)
+
+    def stack(name: str) -> Tensor:
+        rows = [getattr(sample, name) for sample in samples]
+        for i, row in enumerate(rows):
+            missing = num_cameras - len(row)
+            if missing:
+                # A repeated calibration keeps the projection finite; the mask hides the camera.
+                filler = torch.zeros_like(row[:1]) if name == 'camera_mask' else row[:1]
+                rows[i] = torch.cat([row, filler.expand(missing, *row.shape[1:])])
+        return torch.stack(rows)
+
+    return Batch(
+        pictures=stack('pictures'),
+        pixels_from_ego=stack('pixels_from_ego'),
+        base_from_cameras=stack('base_from_cameras'),
+        intrinsics=stack('intrinsics'),
+        camera_mask=stack('camera_mask'),
+        targets=tuple(sample.targets for sample in samples),
+        indices=tuple(sample.index for sample in samples),
+        bad_frames=tuple(i for sample in samples for i in sample.bad_frames),
+    )
+
+
+def _init_worker(_: int) -> None:
+    # One process per worker already; OpenCV's own threads would fight over the same cores.
+    cv2.setNumThreads(0)
+
+
+def make_loader(
+    dataset: MapDataset,
+    batches: Sampler[list[tuple[int, int]]],
+    *,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Batch]:
+    """Build the loader of a dataset.
+
+    Args:
+        dataset: what to load.
+        batches: which samples, in batches.
+        num_workers: loader processes (forked, so that they share the cache); 0: load in this one.
+        pin_memory: stage batches in page-locked memory for a GPU.
+    """
+    return DataLoader(
+        # The collation turns samples into batches, which the loader's type does not express.
+        cast('Dataset[Batch]', dataset),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_init_worker if num_workers else None,
+        persistent_workers=num_workers > 0,
+        multiprocessing_context='fork' if num_workers else None,
+    )
+
+
+def find_bags(path: Path | str) -> list[Path]:
+    """Find the bags below a path: the path itself, or every bag in the folder, by name.
+
+    Raises:
+        DataError: nothing there.
+    """
+    path = Path(path)
+    if path.is_file() or (path / 'metadata.yaml').is_file():
+        return [path]
+    bags = {found.parent for found in path.rglob('metadata.yaml')}
+    bags |= {found for found in path.rglob('*.mcap') if found.parent not in bags}
+    if not bags:
+        raise DataError(
+            f"'{path}' holds no bag; expected a .mcap file, a bag folder (metadata.yaml) or a "
+            'folder of those; make one with gsmap synth'
+        )
+    return sorted(bags)
