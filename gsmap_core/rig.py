@@ -1,4 +1,4 @@
-"""Rig files: calibration of the cameras of a vehicle as YAML (`config/rigs`, or one of your own)."""
+"""Rig files: the calibration of the cameras of a vehicle (`config/rigs`, or your own YAML)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,534 @@
+"""Colours of what rays have met: ground, solids, trees, sky. PyTorch, planar float32 channels from 0 to 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsmap_core.data.synthetic import textures
+from gsmap_core.data.synthetic.rasters import NUM_LEVELS, GroundMap
+from gsmap_core.data.synthetic.raycast import GroundHits, Rays
+from gsmap_core.data.synthetic.scene import Conditions, Material
+from gsmap_core.data.synthetic.solids import Column, Look, TreeColumn
+from gsmap_core.structures import FloatArray
+
+Channels = tuple[Tensor, Tensor, Tensor]
+
+#: Between these distances the ground fades into its far colour, so that no pixel depends on blocks not baked [m].
+FADE_START_M, FADE_END_M = 85.0, 110.0
+_MAX_TAPS = 8
+_MASK = 0x00FF00FF
+
+
+@dataclass
+class Light:
+    """Light of one moment.
+
+    Args:
+        sun: (3,) unit vector towards the sun.
+        sun_rgb: (3,) its strength per channel.
+        sky_rgb: (3,) light of the sky per channel.
+        horizon_rgb: (3,) colour of haze.
+        zenith_rgb: (3,) colour of the sky above.
+        haze_per_m: extinction.
+        wetness: 0 to 1.
+        night: 0 (day) to 1: how much lamps and lit windows show.
+        headlight_pose: (x, y, cos yaw, sin yaw) of the lamps, relative; None: off.
+    """
+
+    sun: FloatArray
+    sun_rgb: FloatArray
+    sky_rgb: FloatArray
+    horizon_rgb: FloatArray
+    zenith_rgb: FloatArray
+    haze_per_m: float
+    wetness: float
+    night: float
+    headlight_pose: tuple[float, float, float, float] | None
+
+
+def make_light(conditions: Conditions, headlight_pose: tuple[float, float, float, float]) -> Light:
+    """Derive the light from the conditions of a drive."""
+    elevation, azimuth = conditions.sun_elevation_rad, conditions.sun_azimuth_rad
+    tint = np.asarray(conditions.tint_rgb, dtype=np.float64)
+    zenith = np.asarray(conditions.sky_rgb, dtype=np.float64)
+    # The sky colours the shade a little.
+    sky_tint = 0.85 * tint + 0.15 * zenith / max(float(zenith.max()), 1e-3)
+    return Light(
+        sun=np.array(
+            [
+                np.cos(elevation) * np.cos(azimuth),
+                np.cos(elevation) * np.sin(azimuth),
+                np.sin(elevation),
+            ]
+        ),
+        sun_rgb=conditions.sun_strength * tint,
+        sky_rgb=conditions.ambient * sky_tint,
+        horizon_rgb=textures.horizon_colour(conditions),
+        zenith_rgb=zenith,
+        haze_per_m=conditions.haze_per_m,
+        wetness=conditions.wetness,
+        night=float(np.clip(1.6 - 4 * (conditions.ambient + conditions.sun_strength), 0, 1)),
+        headlight_pose=headlight_pose if conditions.headlights else None,
+    )
+
+
+def headlight(light: Light, x: Tensor, y: Tensor) -> Tensor | None:
+    """Return how strongly the headlights of the vehicle light points (relative), or None."""
+    if light.headlight_pose is None:
+        return None
+    px, py, cosine, sine = light.headlight_pose
+    rel_x, rel_y = x - px, y - py
+    ahead = rel_x * cosine + rel_y * sine
+    aside = rel_y * cosine - rel_x * sine
+    forward = ahead.clamp(min=0.5)
+    spread = torch.exp(-((aside / (0.9 + 0.42 * forward)) ** 2))
+    return spread * (ahead * 0.5).clamp_(0, 1) / (1 + (forward / 20) ** 2) * 1.1
+
+
+def lerp_sample(
+    texels: Tensor, base: Tensor | int, columns: Tensor | int, u: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Read packed texels bilinearly at 8-bit weights.
+
+    Args:
+        texels: (T,) int32.
+        base: index of texel (0, 0).
+        columns: texels per row.
+        u: (P,) column coordinate, integer at texel centres, at most one below the last column.
+        v: (P,) row coordinate likewise.
+
+    Returns:
+        Two (P,) int32: bytes 0 and 2, and bytes 1 and 3, each in the lanes 0 and 16.
+    """
+    column, row = u.to(torch.int32), v.to(torch.int32)
+    right = ((u - column) * 256).to(torch.int32)
+    below = ((v - row) * 256).to(torch.int32)
+    both = (right * below) >> 8
+    index = row * columns + column + base
+    low = high = None
+    for offset, weight in (
+        (0, 256 - right - below + both),
+        (1, right - both),
+        (columns, below - both),
+        (columns + 1, both),
+    ):
+        texel = texels.index_select(0, index + offset)
+        part_low = (texel & _MASK).mul_(weight)
+        part_high = (texel >> 8).bitwise_and_(_MASK).mul_(weight)
+        low = part_low if low is None else low.add_(part_low)
+        high = part_high if high is None else high.add_(part_high)
+    assert low is not None and high is not None
+    return (low >> 8).bitwise_and_(_MASK), (high >> 8).bitwise_and_(_MASK)
+
+
+def sample_ground(
+    ground: GroundMap,
+    x: Tensor,
+    y: Tensor,
+    along_u: tuple[Tensor, Tensor],
+    along_v: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Average the ground map over the footprints of pixels, with several taps along the longer axis.
+
+    Args:
+        ground: the map.
+        x: (P,) east of the corner of the map [m].
+        y: (P,) north of it.
+        along_u: metres east and north per pixel to the right.
+        along_v: per pixel down.
+
+    Returns:
+        Red, green, blue and reflectivity, (P,) each, 0 to 255.
+    """
+    length_u = along_u[0] * along_u[0] + along_u[1] * along_u[1]
+    length_v = along_v[0] * along_v[0] + along_v[1] * along_v[1]
+    v_longer = length_v > length_u
+    major_x = torch.where(v_longer, along_v[0], along_u[0])
+    major_y = torch.where(v_longer, along_v[1], along_u[1])
+    major = torch.sqrt(torch.maximum(length_u, length_v))
+    minor = torch.sqrt(torch.minimum(length_u, length_v)).clamp_(min=ground.texel_m)
+    ratio = major / minor
+    taps = 1 + (ratio > 1.5).int() + 2 * (ratio > 2.5).int() + 4 * (ratio > 5).int()
+    size = torch.maximum(minor, major / taps)
+    # Half a level finer than the footprint: the bilinear taps themselves blur by about a texel.
+    level = torch.log2(size / ground.texel_m).add_(0.25).clamp_(0, NUM_LEVELS - 1).to(torch.int32)
+    device = x.device
+    bases = torch.tensor([item.offset for item in ground.levels], dtype=torch.int32, device=device)
+    columns = torch.tensor(
+        [item.columns for item in ground.levels], dtype=torch.int32, device=device
+    )
+    rows = torch.tensor([item.rows for item in ground.levels], dtype=torch.int32, device=device)
+    result = [torch.empty_like(x) for _ in range(4)]
+    for count in (1, 2, 4, _MAX_TAPS):
+        chosen = torch.nonzero(taps == count).view(-1)
+        if chosen.numel() == 0:
+            continue
+        lev = level.index_select(0, chosen)
+        base, width = bases.index_select(0, lev), columns.index_select(0, lev)
+        scale = torch.exp2(-lev.float()) / ground.texel_m
+        u0 = x.index_select(0, chosen) * scale - 0.5
+        v0 = y.index_select(0, chosen) * scale - 0.5
+        step_u = major_x.index_select(0, chosen) * scale
+        step_v = major_y.index_select(0, chosen) * scale
+        last_u = width.float() - 1.001
+        last_v = rows.index_select(0, lev).float() - 1.001
+        red_blue = green_rest = None
+        for tap in range(count):
+            shift = (tap + 0.5) / count - 0.5
+            u = torch.add(u0, step_u, alpha=shift).clamp_(min=0)
+            v = torch.add(v0, step_v, alpha=shift).clamp_(min=0)
+            low, high = lerp_sample(
+                ground.texels, base, width, torch.minimum(u, last_u), torch.minimum(v, last_v)
+            )
+            red_blue = low if red_blue is None else red_blue.add_(low)
+            green_rest = high if green_rest is None else green_rest.add_(high)
+        assert red_blue is not None and green_rest is not None
+        for channel, lanes in ((0, red_blue), (2, red_blue), (1, green_rest), (3, green_rest)):
+            value = (lanes >> 16) if channel > 1 else (lanes & 0xFFFF)
+            result[channel].index_copy_(0, chosen, value.float().mul_(1 / count))
+    return result[0], result[1], result[2], result[3]
+
+
+def footprints(
+    rays: Rays, hits: GroundHits
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the metres east and north that one pixel to the right and one pixel down span on the ground."""
+    dx, dy, dz = (axis.view(-1).index_select(0, hits.index) for axis in (rays.x, rays.y, rays.z))
+    facing = (dz - hits.slope_x * dx - hits.slope_y * dy).clamp_(max=-1e-4)
+    scaled = hits.depth / facing
+    result = []
+    for axis in range(2):
+        turn = rays.rotations[:, :, axis] * rays.steps[:, axis, None]
+        tx, ty, tz = (rays.per_pixel(turn[:, k], hits.index) for k in range(3))
+        # Along the surface: depth * (turn - direction * (n . turn) / (n . direction)).
+        lift = (hits.slope_x * tx + hits.slope_y * ty - tz) * scaled
+        result.append((hits.depth * tx + dx * lift, hits.depth * ty + dy * lift))
+    return result[0], result[1]
+
+
+def shade_ground(
+    rays: Rays,
+    hits: GroundHits,
+    ground: GroundMap,
+    centre: FloatArray,
+    shadows: tuple[Tensor, FloatArray, float],
+    light: Light,
+) -> Channels:
+    """Colour pixels that see ground.
+
+    Args:
+        rays: rays of the cameras.
+        hits: where they meet the ground.
+        ground: colours.
+        centre: (3,) the origin of relative positions in the town [m].
+        shadows: packed light map (H, W), the relative position of its corner [m], its texel [m].
+        light: light of the moment.
+    """
+    along_u, along_v = footprints(rays, hits)
+    offset = centre[:2] - ground.origin
+    red, green, blue, wet = sample_ground(
+        ground, hits.x + float(offset[0]), hits.y + float(offset[1]), along_u, along_v
+    )
+    far = torch.sqrt(hits.x * hits.x + hits.y * hits.y)
+    far = ((far - FADE_START_M) / (FADE_END_M - FADE_START_M)).clamp_(0, 1)
+    far_colour = textures.mean_colour(Material.GRASS)
+    albedo = [
+        torch.lerp(channel * (1 / 255), torch.full_like(far, value), far)
+        for channel, value in zip((red, green, blue), far_colour, strict=True)
+    ]
+    lightmap, corner, texel = shadows
+    u = ((hits.x - float(corner[0])) / texel - 0.5).clamp_(0, lightmap.shape[1] - 1.001)
+    v = ((hits.y - float(corner[1])) / texel - 0.5).clamp_(0, lightmap.shape[0] - 1.001)
+    low, high = lerp_sample(lightmap.view(-1), 0, lightmap.shape[1], u, v)
+    sunlit, open_sky = (low & 0xFFFF).float() / 255, (high & 0xFFFF).float() / 255
+    normal = torch.rsqrt(1 + hits.slope_x**2 + hits.slope_y**2)
+    sun_x, sun_y, sun_z = (float(value) for value in light.sun)
+    cosine = ((sun_z - hits.slope_x * sun_x - hits.slope_y * sun_y) * normal).clamp_(min=0)
+    direct = cosine * sunlit
+    lamp = headlight(light, hits.x, hits.y)
+    colour = [
+        albedo[k]
+        * (
+            direct * float(light.sun_rgb[k])
+            + open_sky * float(light.sky_rgb[k])
+            + (0 if lamp is None else lamp)
+        )
+        for k in range(3)
+    ]
+    if light.wetness > 0:
+        soaked = wet * (light.wetness / 255)
+        dx, dy, dz = (
+            axis.view(-1).index_select(0, hits.index) for axis in (rays.x, rays.y, rays.z)
+        )
+        grazing = (-dz * torch.rsqrt(dx * dx + dy * dy + dz * dz)).clamp_(0, 1)
+        mirror = soaked * (0.06 + 0.6 * (1 - grazing) ** 4) * open_sky
+        for k in range(3):
+            sky = float(0.75 * light.horizon_rgb[k] + 0.25 * light.zenith_rgb[k])
+            colour[k] = colour[k] * (1 - 0.5 * soaked) + mirror * sky
+    return add_haze((colour[0], colour[1], colour[2]), hits.depth, light)
+
+
+def add_haze(colour: Channels, depth: Tensor, light: Light) -> Channels:
+    """Mix in the colour of the air."""
+    if light.haze_per_m <= 0:
+        return colour
+    share = 1 - torch.exp(depth * -light.haze_per_m)
+    red, green, blue = (
+        torch.lerp(channel, torch.full_like(channel, float(value)), share)
+        for channel, value in zip(colour, light.horizon_rgb, strict=True)
+    )
+    return red, green, blue
+
+
+def _hash(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Return a repeatable number in 0..1 per triple of int32."""
+    value = a * 73856093 ^ b * 19349663 ^ c * 83492791
+    value = (value ^ ((value >> 13) & 0x7FFFF)) * 1274126177
+    value = value ^ ((value >> 16) & 0xFFFF)
+    return (value & 0xFFFF).float() * (1 / 65535)
+
+
+def _edge(distance: Tensor, blur: Tensor) -> Tensor:
+    """Return 1 inside (distance < 0), 0 outside, soft over the width of a pixel."""
+    return (0.5 - distance / blur).clamp_(0, 1)
+
+
+def shade_solids(
+    rays: Rays, index: Tensor, depth: Tensor, row: Tensor, solids: Tensor, light: Light
+) -> Channels:
+    """Colour pixels that see solids.
+
+    Args:
+        rays: rays of the cameras.
+        index: (P,) pixels.
+        depth: (P,) [m].
+        row: (P,) int32 rows of the table.
+        solids: (len(Column), S) float32, relative positions.
+        light: light of the moment.
+    """
+    dx, dy, dz = (axis.view(-1).index_select(0, index) for axis in (rays.x, rays.y, rays.z))
+    ox, oy, oz = (rays.per_pixel(rays.origins[:, axis], index) for axis in range(3))
+    table = solids.index_select(1, row)
+    cosine, sine = table[Column.COS], table[Column.SIN]
+    world_x, world_y = depth * dx + ox, depth * dy + oy
+    rel_x, rel_y = world_x - table[Column.X], world_y - table[Column.Y]
+    x = rel_x * cosine + rel_y * sine
+    y = rel_y * cosine - rel_x * sine
+    z = depth * dz + oz - table[Column.Z_FOOT]
+    height = table[Column.HEIGHT]
+    half_x = table[Column.HALF_LENGTH] - table[Column.TAPER] * z
+    half_y = table[Column.HALF_WIDTH]
+    out_x, out_y, out_z = x.abs() - half_x, y.abs() - half_y, z - height
+    roof = (out_z > out_x) & (out_z > out_y)
+    end = (out_x >= out_y) & ~roof
+    side = ~roof & ~end
+    sign_x, sign_y = torch.sign(x), torch.sign(y)
+    normal_x = torch.where(end, sign_x * cosine, torch.where(side, -sign_y * sine, 0 * x))
+    normal_y = torch.where(end, sign_x * sine, torch.where(side, sign_y * cosine, 0 * x))
+    normal_z = roof.float()
+    sun_x, sun_y, sun_z = (float(value) for value in light.sun)
+    direct = (normal_x * sun_x + normal_y * sun_y + normal_z * sun_z).clamp_(min=0)
+    # Walls see half the sky, and less of it near the ground.
+    open_sky = 0.72 + 0.28 * normal_z - 0.18 * torch.exp(-z.clamp(min=0) * 0.8)
+    ray = torch.sqrt(dx * dx + dy * dy + dz * dz)
+    facing = ((normal_x * dx + normal_y * dy + normal_z * dz) / ray).abs().clamp_(min=0.15)
+    pixel = rays.per_pixel(rays.steps[:, 0], index)
+    blur = (depth * pixel / facing).clamp_(min=0.004)
+    look, seed = table[Column.LOOK], table[Column.SEED].to(torch.int32)
+    face = roof.int() + 2 * end.int() + 4 * (torch.where(end, x, y) > 0).int()
+    albedo = [table[Column.RED].clone(), table[Column.GREEN].clone(), table[Column.BLUE].clone()]
+    glow = [torch.zeros_like(x) for _ in range(3)]
+    along = torch.where(end, y, x)
+    half = torch.where(end, half_y, half_x)
+
+    chosen = torch.nonzero(look == Look.BUILDING).view(-1)
+    if chosen.numel():
+        picked = [value.index_select(0, chosen) for value in (along, z, half, height, blur)]
+        _building(picked, seed[chosen], face[chosen], roof[chosen], chosen, albedo, glow, light)
+    chosen = torch.nonzero(look >= Look.CAR_BODY).view(-1)
+    if chosen.numel():
+        picked = [value.index_select(0, chosen) for value in (along, z, half, height, blur, look)]
+        is_front = (sign_x > 0).index_select(0, chosen)
+        _vehicle(picked, end[chosen], roof[chosen], is_front, chosen, albedo, glow, light)
+
+    lamp = headlight(light, world_x, world_y)
+    colour = [
+        albedo[k]
+        * (
+            direct * float(light.sun_rgb[k])
+            + open_sky * float(light.sky_rgb[k])
+            + (0 if lamp is None else 0.7 * lamp * facing)
+        )
+        + glow[k]
+        for k in range(3)
+    ]
+    return add_haze((colour[0], colour[1], colour[2]), depth, light)
+
+
+def _paint(albedo: list[Tensor], chosen: Tensor, colours: list[Tensor]) -> None:
+    for channel, colour in zip(albedo, colours, strict=True):
+        channel.index_copy_(0, chosen, colour)
+
+
+def _building(
+    picked: list[Tensor],
+    seed: Tensor,
+    face: Tensor,
+    roof: Tensor,
+    chosen: Tensor,
+    albedo: list[Tensor],
+    glow: list[Tensor],
+    light: Light,
+) -> None:
+    along, z, half, height, blur = picked
+    storeys = torch.round(height / 3.1).clamp_(min=1)
+    storey = height / storeys
+    bays = torch.round(2 * half / 2.9).clamp_(min=1)
+    bay = 2 * half / bays
+    level, column = torch.floor(z / storey), torch.floor((along + half) / bay)
+    across = ((along + half) / bay - column - 0.5) * bay
+    above = (z / storey - level) * storey
+    ground_floor = level < 0.5
+    wide = _hash(seed, seed, face * 0 + 5)
+    half_window = bay * torch.where(ground_floor, 0.38 + 0 * wide, 0.2 + 0.14 * wide)
+    low = torch.where(ground_floor, 0.55 + 0 * z, 0.9 + 0 * z)
+    beside = across.abs() - half_window
+    outside = torch.maximum(torch.maximum(beside, low - above), above - (storey - 0.45))
+    wall_only = roof | (along.abs() > half - 0.5)
+    # Where a pixel spans a good part of a bay the window pattern turns into its mean.
+    detail = (1.6 - blur / bay * 3).clamp_(0, 1)
+    window = torch.where(wall_only, 0 * z, _edge(outside, blur) * detail + 0.28 * (1 - detail))
+    frame = torch.where(wall_only, 0 * z, _edge(outside - 0.12, blur) * detail - window).clamp_(0)
+    value = _hash(column.int(), level.int(), seed + face)
+    plaster = 0.94 + 0.12 * _hash(torch.floor(along * 0.7).int(), torch.floor(z * 0.9).int(), seed)
+    wall = torch.where(ground_floor, 0.86 * plaster, plaster)
+    wall = torch.where((z > height - 0.4) & ~roof, 1.12 * wall, wall)
+    lit = ((value > 0.62) & ~roof).float() * window * light.night
+    colours = []
+    for k, channel in enumerate(albedo):
+        base = channel.index_select(0, chosen)
+        base = torch.where(roof, 0.3 + 0.2 * base, base * wall)
+        glass = (0.1, 0.13, 0.16)[k] + 0.2 * value * float(light.horizon_rgb[k])
+        colours.append(base * (1 - window) + glass * window + 0.18 * frame)
+        glow[k].index_copy_(0, chosen, lit * (0.75, 0.58, 0.32)[k] * (0.4 + 0.6 * value))
+    _paint(albedo, chosen, colours)
+
+
+def _vehicle(
+    picked: list[Tensor],
+    end: Tensor,
+    roof: Tensor,
+    is_front: Tensor,
+    chosen: Tensor,
+    albedo: list[Tensor],
+    glow: list[Tensor],
+    light: Light,
+) -> None:
+    along, z, half, height, blur, look = picked
+    none = torch.zeros_like(z)
+    body, cabin, van = (look == kind for kind in (Look.CAR_BODY, Look.CAR_CABIN, Look.VAN))
+    wheel_at = (along.abs() - 0.62 * half) / 1.0
+    tyre = torch.sqrt(wheel_at * wheel_at + (z - 0.33) ** 2)
+    on_side = ~end & ~roof & ~cabin
+    wheel = torch.where(on_side, _edge(tyre - 0.36, blur), none)
+    hub = torch.where(on_side, _edge(tyre - 0.2, blur), none)
+    # Below the sill one sees shade, not sheet metal.
+    under = torch.where(~roof & ~cabin, _edge(z - 0.22, blur), none)
+    glass_low = torch.where(van, 0.52 * height, 0.08 * height)
+    glass_high = torch.where(van, 0.84 * height, 0.86 * height)
+    pillar = torch.where(end, along.abs() - (half - 0.1), along.abs() - (half - 0.08))
+    post = torch.where(
+        van & ~end, 0.06 - torch.remainder(along + half, 1.5).sub(0.75).abs(), none - 1
+    )
+    middle = torch.where(cabin & ~end, 0.05 - (along + 0.1).abs(), none - 1)
+    outside = torch.maximum(torch.maximum(glass_low - z, z - glass_high), pillar)
+    outside = torch.maximum(torch.maximum(outside, post), middle)
+    glass = torch.where(roof | body, none, _edge(outside, blur))
+    lamp_low = torch.where(van, 0.8 + none, 0.52 * height)
+    lamp_box = torch.maximum(
+        (half * 0.62 - along.abs()), torch.maximum(lamp_low - z, z - lamp_low - 0.2)
+    )
+    lamp = torch.where(end & ~cabin, _edge(lamp_box, blur), none)
+    plate_box = torch.maximum(along.abs() - 0.26, (z - 0.45).abs() - 0.06)
+    plate = torch.where(end & ~cabin, _edge(plate_box, blur), none)
+    colours = []
+    for k, channel in enumerate(albedo):
+        base = channel.index_select(0, chosen)
+        base = torch.where(roof & body, 0.92 * base, base)
+        sky = float(0.6 * light.horizon_rgb[k] + 0.1)
+        base = base + (0.07 + 0.3 * glass) * (0.10 + 0.25 * sky - base) * (1 - wheel)
+        base = base * (1 - glass) + glass * (0.07 + 0.16 * sky)
+        base = base * (1 - plate) + plate * 0.75
+        base = base * (1 - under) + under * 0.04
+        base = base * (1 - wheel) + wheel * 0.05
+        base = base * (1 - hub) + hub * 0.45
+        bulb = torch.where(is_front, none + (0.95, 0.95, 0.85)[k], none + (0.6, 0.06, 0.05)[k])
+        colours.append(base * (1 - lamp) + lamp * bulb)
+        glow[k].index_copy_(0, chosen, lamp * bulb * light.night * 0.8)
+    _paint(albedo, chosen, colours)
+
+
+def shade_trees(
+    rays: Rays, index: Tensor, depth: Tensor, row: Tensor, trees: Tensor, light: Light
+) -> Channels:
+    """Colour pixels that see trees; arguments as in `shade_solids`, the table is (len(TreeColumn), T)."""
+    dx, dy, dz = (axis.view(-1).index_select(0, index) for axis in (rays.x, rays.y, rays.z))
+    ox, oy, oz = (rays.per_pixel(rays.origins[:, axis], index) for axis in range(3))
+    table = trees.index_select(1, row)
+    x, y = depth * dx + ox, depth * dy + oy
+    offset_x, offset_y = table[TreeColumn.X] - ox, table[TreeColumn.Y] - oy
+    distance = torch.sqrt(offset_x * offset_x + offset_y * offset_y).clamp_(min=1e-3)
+    across = (depth * dy * offset_x - depth * dx * offset_y) / distance
+    up = depth * dz + oz - table[TreeColumn.Z_FOOT]
+    crown_height = table[TreeColumn.CROWN_HEIGHT]
+    a = across * 2 / table[TreeColumn.CROWN_WIDTH]
+    b = (up - table[TreeColumn.TRUNK_HEIGHT] - 0.5 * crown_height) * 2 / crown_height
+    crown = (a * a + b * b < 1.25) & (b > -1)
+    seed = torch.remainder(table[TreeColumn.SEED], 97)
+    clumps = torch.sin(7.1 * a + 2.3 * b + seed) * torch.sin(6.3 * b - 2.9 * a + 2 * seed)
+    leaves = torch.sin(23 * a + 5 * b + seed) * torch.sin(21 * b - 6 * a - seed)
+    relief = 1 + 0.2 * clumps + 0.14 * leaves
+    # The crown is lit as the half of an ellipsoid that faces the camera.
+    depth_n = torch.sqrt((1 - a * a - b * b).clamp_(min=0))
+    side_x, side_y = -offset_y / distance, offset_x / distance
+    normal_x = a * side_x - depth_n * offset_x / distance
+    normal_y = a * side_y - depth_n * offset_y / distance
+    sun_x, sun_y, sun_z = (float(value) for value in light.sun)
+    direct = (0.25 + 0.6 * (normal_x * sun_x + normal_y * sun_y + b * sun_z)).clamp_(min=0.05)
+    open_sky = 0.72 + 0.28 * b.clamp(-1, 1)
+    bark = 0.85 + 0.15 * torch.sin(across * 60 + seed)
+    lamp = headlight(light, x, y)
+    colour = []
+    for k, column in enumerate((TreeColumn.RED, TreeColumn.GREEN, TreeColumn.BLUE)):
+        albedo = torch.where(crown, table[column] * relief, (0.30, 0.24, 0.18)[k] * bark)
+        lit = direct * float(light.sun_rgb[k]) + open_sky * float(light.sky_rgb[k])
+        colour.append(albedo * (lit if lamp is None else lit + 0.6 * lamp))
+    return add_haze((colour[0], colour[1], colour[2]), depth, light)
+
+
+def shade_sky(rays: Rays, index: Tensor, sky: Tensor) -> Channels:
+    """Colour pixels that see nothing else.
+
+    Args:
+        rays: rays of the cameras.
+        index: (P,) pixels.
+        sky: packed (SKY_HEIGHT_PX, SKY_WIDTH_PX + 1) image; the last column repeats the first.
+    """
+    dx, dy, dz = (axis.view(-1).index_select(0, index) for axis in (rays.x, rays.y, rays.z))
+    azimuth = torch.remainder(torch.atan2(dy, dx), 2 * np.pi)
+    elevation = torch.atan2(dz, torch.sqrt(dx * dx + dy * dy))
+    bottom, top = textures.SKY_ELEVATION_RAD
+    u = (azimuth * (textures.SKY_WIDTH_PX / (2 * np.pi))).clamp_(0, textures.SKY_WIDTH_PX - 0.001)
+    v = ((elevation - bottom) * ((textures.SKY_HEIGHT_PX - 1) / (top - bottom))).clamp_(
+        0, textures.SKY_HEIGHT_PX - 1.001
+    )
+    low, high = lerp_sample(sky.view(-1), 0, sky.shape[1], u, v)
+    return (
+        (low & 0xFFFF).float() / 255,
+        (high & 0xFFFF).float() / 255,
+        (low >> 16).float() / 255,
+    )
