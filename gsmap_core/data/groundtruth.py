@@ -101,7 +101,7 @@ def cut_local_map(
 def _nearby(
     elements: Sequence[MapElement], map_from_base: FloatArray, area: PerceptionRange
 ) -> Iterator[tuple[MapElement, FloatArray]]:
-    """Yield the elements whose box in the ego frame touches the range, and their vertices there."""
+    """Yield the elements whose box touches the range, with their vertices in the ego frame."""
     if not elements:
         return
     base_from_map = invert(map_from_base)

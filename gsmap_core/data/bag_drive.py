@@ -1,0 +1,539 @@
+"""Reads a recording as a drive: camera sets with calibration and pose, ground truth, by number.
+
+Works on any bag with the topics of the contract, ours or not; what is absent (poses, ground truth,
+whole map) is None.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gsmap_core.data import messages as msg
+from gsmap_core.data.bag_cameras import (
+    CameraTopics,
+    PictureReader,
+    camera_from_info,
+    find_camera_topics,
+)
+from gsmap_core.data.bag_reader import BagReader, RawMessage, TopicInfo
+from gsmap_core.data.bag_writer import GLOBAL_MAP_TOPIC, GROUND_TRUTH_TOPIC, LIDAR_TOPIC
+from gsmap_core.data.camera_sets import CameraSet, build_camera_sets
+from gsmap_core.data.tf_tree import TransformTree
+from gsmap_core.errors import CalibrationError, DataError, GsmapError, TransformError
+from gsmap_core.geometry.transforms import invert, transform_points
+from gsmap_core.structures import (
+    Camera,
+    CameraRig,
+    FloatArray,
+    ImageArray,
+    SurroundFrame,
+    VectorMap,
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BagOptions:
+    """How a recording is read.
+
+    Args:
+        set_tolerance_s: greatest distance of an image, or of ground truth, to its set's stamp [s].
+        base_frame: vehicle frame.
+        map_frame: frame of the poses.
+        odom_frame: taken instead where the recording has no `map_frame`.
+    """
+
+    set_tolerance_s: float = 0.1
+    base_frame: str = msg.BASE_FRAME
+    map_frame: str = msg.MAP_FRAME
+    odom_frame: str = msg.ODOM_FRAME
+
+
+def open_bag(
+    path: str | Path, *, rig: CameraRig | None = None, options: BagOptions | None = None
+) -> BagDrive:
+    """Open a recording as a drive.
+
+    Args:
+        path: bag folder, `.mcap` or `.db3` file.
+        rig: calibration to use instead of CameraInfo and `/tf_static`; it also picks the cameras
+            and their order.
+        options: how to read it.
+
+    Raises:
+        DataError: no recording, cut off, or without camera images.
+        CalibrationError: CameraInfo is missing, uncalibrated or not supported, or the extrinsics
+            are missing.
+    """
+    return BagDrive(BagReader(path), rig, options or BagOptions())
+
+
+def read_local_maps(path: str | Path, topic: str) -> list[VectorMap]:
+    """Return every `gsmap_ros/MapElementArray` of a topic, by time, with the pose where TF has it.
+
+    Raises:
+        DataError: no recording, no such topic, or a topic of another type.
+    """
+    reader = BagReader(path)
+    info = reader.topics.get(topic)
+    if info is None or info.type != msg.MAP_ELEMENT_ARRAY:
+        arrays = [t.name for t in reader.topics.values() if t.type == msg.MAP_ELEMENT_ARRAY]
+        raise DataError(
+            f"'{path}': topic '{topic}' holds {info.type if info else 'nothing'}; expected "
+            f'{msg.MAP_ELEMENT_ARRAY}, which {", ".join(arrays) or "no topic here"} has'
+        )
+    tree = read_transforms(reader)
+    scene = reader.metadata.get('scene', '')
+    maps = []
+    for raw in reader.messages([topic]):
+        where = f"'{path}': topic '{topic}'"
+        local_map = msg.local_map_from_message(
+            reader.deserialise(raw.data, topic), scene, where=where
+        )
+        try:
+            pose = tree.lookup(msg.MAP_FRAME, msg.BASE_FRAME, local_map.stamp_ns)
+            local_map = replace(local_map, map_from_base=pose)
+        except TransformError:
+            pass  # a recorded output need not come with poses; the map says so with None
+        maps.append(local_map)
+    return maps
+
+
+def read_transforms(reader: BagReader) -> TransformTree:
+    """Return all transforms of a recording; empty where it has none."""
+    tree = TransformTree()
+    for topic in ('/tf_static', '/tf'):
+        if topic not in reader.topics:
+            continue
+        for raw in reader.messages([topic]):
+            for item in reader.deserialise(raw.data, topic).transforms:
+                try:
+                    matrix = msg.transform_from_message(item.transform)
+                except DataError as error:
+                    # As tf2: one bad sample is reported and left out, the others are used.
+                    _log.warning("'%s': %s: %s ignored: %s", reader.path, topic, item, error)
+                    continue
+                tree.add(
+                    item.header.frame_id,
+                    item.child_frame_id,
+                    msg.time_to_ns(item.header.stamp),
+                    matrix,
+                    is_static=topic == '/tf_static',
+                )
+    return tree
+
+
+class BagDrive:
+    """One recording as a `gsmap_core.data.drives.Drive`. Can be pickled for worker processes.
+
+    Camera sets whose moment the recorded poses do not cover are left out and counted in
+    `sets_dropped`.
+
+    Args:
+        reader: the recording.
+        rig: see `open_bag`.
+        options: how to read it.
+    """
+
+    def __init__(self, reader: BagReader, rig: CameraRig | None, options: BagOptions) -> None:
+        self.reader = reader
+        self.options = options
+        self.sets_dropped: dict[str, int] = {}
+        self._tolerance_ns = round(options.set_tolerance_s * 1e9)
+        self._tree = read_transforms(reader)
+        self._pose_frame = self._find_pose_frame()
+        self._topics = self._pick_cameras(rig)
+        self._pictures: dict[str, PictureReader] = {}
+        self._rig = self._read_rig(rig)
+        self._stamps = [
+            reader.header_stamps_ns(self._topics[name].image)
+            if name in self._topics
+            else np.zeros(0, dtype=np.int64)
+            for name in self._rig.names
+        ]
+        self._sets = self._covered(build_camera_sets(self._stamps, self._tolerance_ns))
+        self._set_stamps = np.array([item.stamp_ns for item in self._sets], dtype=np.int64)
+        self._sample_ids = _parse_sample_ids(reader.metadata.get('sample_ids', ''))
+
+    @property
+    def path(self) -> Path:
+        """Where the recording lies."""
+        return self.reader.path
+
+    @property
+    def name(self) -> str:
+        """Scene name from the metadata, else the name of the recording."""
+        return self.metadata.get('scene') or self.path.stem
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Free text stored with the recording."""
+        return self.reader.metadata
+
+    @property
+    def topics(self) -> dict[str, TopicInfo]:
+        """Every topic by name."""
+        return self.reader.topics
+
+    @property
+    def camera_topics(self) -> dict[str, CameraTopics]:
+        """Topics of the cameras that deliver, by camera name."""
+        return self._topics
+
+    @property
+    def rig(self) -> CameraRig:
+        """Calibration for full-size, rectified images."""
+        return self._rig
+
+    @property
+    def pose_frame(self) -> str | None:
+        """Frame of the poses: `map`, or `odom` in a recording without one; None: no poses."""
+        return self._pose_frame
+
+    def __len__(self) -> int:
+        """Return the number of camera sets."""
+        return len(self._sets)
+
+    def stamp_ns(self, index: int) -> int:
+        """Return the reference stamp of a set [ns]."""
+        return self._sets[index].stamp_ns
+
+    def sample_id(self, index: int) -> str:
+        """Return the dataset's id of a set; empty if it has none."""
+        found = self._own_index(self._sample_ids[0], index)
+        if found is not None:
+            return self._sample_ids[1][found]
+        truth = None if self._sample_ids[1] else self._ground_truth_message(index)
+        return truth.sample_id if truth is not None else ''
+
+    def map_from_base(self, stamp_ns: int) -> FloatArray | None:
+        """Return the (4, 4) ego pose at a stamp; None in a recording without poses.
+
+        Raises:
+            TransformError: the recorded poses do not cover the stamp.
+        """
+        if self._pose_frame is None:
+            return None
+        return self._tree.lookup(self._pose_frame, self.options.base_frame, stamp_ns)
+
+    def frame(self, index: int, max_width_px: int | None = None) -> SurroundFrame:
+        """Decode one camera set; ego motion inside it is in the extrinsics. See `Drive.frame`.
+
+        Raises:
+            DataError: an image is corrupt; the message names file, topic and stamp.
+            CalibrationError: an image has another shape than its calibration.
+        """
+        chosen = self._sets[index]
+        map_from_base = self.map_from_base(chosen.stamp_ns)
+        images: list[ImageArray | None] = []
+        cameras: list[Camera] = []
+        stamps: list[int | None] = []
+        extrinsics: list[FloatArray] = []
+        for number, camera in enumerate(self._rig.cameras):
+            image_index = chosen.indices[number]
+            if image_index is None:
+                images.append(None)
+                stamps.append(None)
+                cameras.append(camera)
+                extrinsics.append(camera.base_from_camera)
+                continue
+            topics = self._topics[camera.name]
+            stamp_ns = int(self._stamps[number][image_index])
+            where = f"'{self.path}': topic '{topics.image}' at {stamp_ns} ns"
+            message = self.reader.message(topics.image, image_index)
+            picture, fitted = self._pictures[camera.name].read(message, where, max_width_px)
+            images.append(picture)
+            cameras.append(fitted)
+            stamps.append(stamp_ns)
+            extrinsic = camera.base_from_camera
+            if map_from_base is not None and stamp_ns != chosen.stamp_ns:
+                map_from_base_then = self.map_from_base(stamp_ns)
+                assert map_from_base_then is not None
+                extrinsic = invert(map_from_base) @ map_from_base_then @ extrinsic
+            extrinsics.append(extrinsic)
+        return SurroundFrame(
+            stamp_ns=chosen.stamp_ns,
+            rig=CameraRig(self._rig.name, tuple(cameras)),
+            images=tuple(images),
+            camera_stamps_ns=tuple(stamps),
+            map_from_base=map_from_base,
+            base_from_cameras=np.stack(extrinsics),
+            sample_id=self.sample_id(index),
+            scene=self.name,
+        )
+
+    def ground_truth(self, index: int) -> VectorMap | None:
+        """Return the elements in the ego frame at the set's stamp, or None.
+
+        A recorded map belongs to the one set nearest to it. Ground truth of a slightly different moment is moved by the ego motion in between.
+
+        Raises:
+            DataError: the recorded message is not valid.
+            TransformError: it must be moved and the poses do not allow it.
+        """
+        message = self._ground_truth_message(index)
+        if message is None:
+            return None
+        stamp_ns = self.stamp_ns(index)
+        truth = msg.local_map_from_message(
+            message, self.name, where=f"'{self.path}': topic '{GROUND_TRUTH_TOPIC}'"
+        )
+        pose, pose_then = self.map_from_base(stamp_ns), self.map_from_base(truth.stamp_ns)
+        if truth.stamp_ns != stamp_ns:
+            if pose is None or pose_then is None:
+                raise TransformError(
+                    f"'{self.path}': ground truth at {truth.stamp_ns} ns belongs to the images at "
+                    f'{stamp_ns} ns, but there are no poses to move it by; record /tf'
+                )
+            truth = move_local_map(truth, invert(pose) @ pose_then)
+        sample_id = truth.sample_id or self.sample_id(index)
+        return replace(truth, stamp_ns=stamp_ns, map_from_base=pose, sample_id=sample_id)
+
+    @cached_property
+    def global_map(self) -> VectorMap | None:
+        """The whole map in the `map` frame, or None."""
+        info = self.topics.get(GLOBAL_MAP_TOPIC)
+        if info is None or not info.count:
+            return None
+        message = self.reader.message(GLOBAL_MAP_TOPIC, info.count - 1)
+        where = f"'{self.path}': topic '{GLOBAL_MAP_TOPIC}'"
+        return msg.global_map_from_message(message, self.name, where)
+
+    def lidar_points(self, index: int) -> np.ndarray | None:
+        """Return the sweep nearest to a set, in the ego frame at the set's stamp.
+
+        Returns:
+            (P, 4) float32 x, y, z [m] and intensity; None where there is none within the
+            tolerance.
+
+        Raises:
+            DataError: the cloud has no x, y, z and intensity.
+            TransformError: its frame is not connected to the vehicle.
+        """
+        if LIDAR_TOPIC not in self.topics:
+            return None
+        stamp_ns = self.stamp_ns(index)
+        found = _nearest_index(self._lidar_stamps, stamp_ns, self._tolerance_ns)
+        if found is None:
+            return None
+        message = self.reader.message(LIDAR_TOPIC, found)
+        points = _points_of(message, f"'{self.path}': topic '{LIDAR_TOPIC}'")
+        then_ns = msg.time_to_ns(message.header.stamp)
+        motion = self._tree.lookup(self.options.base_frame, message.header.frame_id, then_ns)
+        pose, pose_then = self.map_from_base(stamp_ns), self.map_from_base(then_ns)
+        if pose is not None and pose_then is not None:
+            motion = invert(pose) @ pose_then @ motion
+        points[:, :3] = transform_points(motion, points[:, :3])
+        return points
+
+    def messages(self, topics: list[str] | None = None) -> Iterator[RawMessage]:
+        """Yield the messages as recorded, by log time."""
+        return self.reader.messages(topics)
+
+    @cached_property
+    def _lidar_stamps(self) -> npt.NDArray[np.int64]:
+        return self.reader.header_stamps_ns(LIDAR_TOPIC)
+
+    @cached_property
+    def _truth_stamps(self) -> npt.NDArray[np.int64]:
+        info = self.topics.get(GROUND_TRUTH_TOPIC)
+        if info is None or info.type != msg.MAP_ELEMENT_ARRAY:
+            return np.zeros(0, dtype=np.int64)
+        return self.reader.header_stamps_ns(GROUND_TRUTH_TOPIC)
+
+    def _ground_truth_message(self, index: int) -> Any | None:
+        found = self._own_index(self._truth_stamps, index)
+        return None if found is None else self.reader.message(GROUND_TRUTH_TOPIC, found)
+
+    def _own_index(self, stamps: npt.NDArray[np.int64], index: int) -> int | None:
+        """Return which of the stamps is nearest to a set, if that set is the nearest to it too.
+
+        Annotated samples may be rarer than camera sets: one must not serve several sets.
+        """
+        found = _nearest_index(stamps, self.stamp_ns(index), self._tolerance_ns)
+        if found is None:
+            return None
+        owner = _nearest_index(self._set_stamps, int(stamps[found]), self._tolerance_ns)
+        return found if owner == index else None
+
+    def _find_pose_frame(self) -> str | None:
+        for frame in (self.options.map_frame, self.options.odom_frame):
+            if self._tree.is_connected(frame, self.options.base_frame):
+                if frame != self.options.map_frame:
+                    _log.warning(
+                        "'%s': no '%s' frame; poses are in '%s'",
+                        self.reader.path,
+                        self.options.map_frame,
+                        frame,
+                    )
+                return frame
+        return None
+
+    def _pick_cameras(self, rig: CameraRig | None) -> dict[str, CameraTopics]:
+        found = find_camera_topics(self.reader.topics.values())
+        if not found:
+            raise DataError(
+                f"'{self.reader.path}' has no camera images; expected topics like "
+                f'/cam_front/image_rect/compressed, it has {", ".join(sorted(self.reader.topics))}'
+            )
+        if rig is not None:
+            missing = [name for name in rig.names if name not in found]
+            if len(missing) == len(rig):
+                raise DataError(
+                    f"'{self.reader.path}' has none of the cameras of rig '{rig.name}' "
+                    f'({", ".join(rig.names)}); it has {", ".join(found)}'
+                )
+            if missing:
+                _log.warning("'%s': no images of %s", self.reader.path, ', '.join(missing))
+            return {name: found[name] for name in rig.names if name in found}
+        stated = [n for n in self.reader.metadata.get('cameras', '').split(',') if n in found]
+        others = sorted((n for n in found if n not in stated), key=_front_first)
+        return {name: found[name] for name in (*stated, *others)}
+
+    def _read_rig(self, rig: CameraRig | None) -> CameraRig:
+        cameras = []
+        for name, topics in self._topics.items():
+            if rig is not None:
+                rectified = replace(rig.camera(name), distortion_model='none', distortion=())
+                raw = rectified if topics.is_rectified else rig.camera(name)
+                if raw.distortion_model == 'none':
+                    raw = rectified
+            else:
+                raw, rectified = self._calibration(topics)
+            cameras.append(rectified)
+            self._pictures[name] = PictureReader(topics, raw, rectified)
+        if rig is not None:
+            plain = {camera.name: camera for camera in cameras}
+            return CameraRig(rig.name, tuple(plain.get(c.name, c) for c in rig.cameras))
+        return CameraRig(self.reader.metadata.get('rig') or self.name, tuple(cameras))
+
+    def _calibration(self, topics: CameraTopics) -> tuple[Camera, Camera]:
+        info_topic = self.topics.get(topics.info)
+        if info_topic is None or not info_topic.count:
+            raise CalibrationError(
+                f"'{self.path}': camera '{topics.name}' has images but no '{topics.info}'; record "
+                'its CameraInfo or give a rig file'
+            )
+        info = self.reader.message(topics.info, 0)
+        last = self.reader.message(topics.info, info_topic.count - 1)
+        if not all(np.array_equal(getattr(info, f), getattr(last, f)) for f in ('k', 'd', 'p')):
+            _log.warning(
+                "'%s': topic '%s' changes during the drive; its first calibration is used",
+                self.path,
+                topics.info,
+            )
+        frame_id = info.header.frame_id.lstrip('/')
+        try:
+            # Extrinsics do not move; any stamp will do where the chain is static.
+            extrinsics = self._tree.lookup(
+                self.options.base_frame, frame_id, msg.time_to_ns(info.header.stamp)
+            )
+        except TransformError as error:
+            raise CalibrationError(
+                f"'{self.path}': camera '{topics.name}': no extrinsics "
+                f"'{self.options.base_frame}' <- '{frame_id}' ({error}); record /tf_static or give a rig file"
+            ) from error
+        try:
+            return camera_from_info(info, topics, extrinsics)
+        except GsmapError as error:
+            raise CalibrationError(f"'{self.path}': {error}") from error
+
+    def _covered(self, sets: list[CameraSet]) -> list[CameraSet]:
+        """Leave out the sets in which an image has no pose."""
+        if self._pose_frame is None:
+            return sets
+        span = self._tree.coverage_ns(self._pose_frame, self.options.base_frame)
+        if span is None:
+            return sets
+        kept = []
+        for item in sets:
+            stamps = [
+                int(self._stamps[camera][index])
+                for camera, index in enumerate(item.indices)
+                if index is not None
+            ]
+            if span[0] <= min(stamps) and max(stamps) <= span[1]:
+                kept.append(item)
+        if len(kept) < len(sets):
+            self.sets_dropped['no_pose'] = len(sets) - len(kept)
+            _log.warning(
+                "'%s': %d of %d camera sets lie outside the recorded poses and are left out",
+                self.path,
+                len(sets) - len(kept),
+                len(sets),
+            )
+        return kept
+
+
+def move_local_map(local_map: VectorMap, new_from_old: FloatArray) -> VectorMap:
+    """Express a local map in another ego frame; planar elements stay planar.
+
+    Args:
+        local_map: elements in the old ego frame [m].
+        new_from_old: (4, 4) transform. Covariances are turned by its heading.
+    """
+    rotation = new_from_old[:2, :2]
+    moved = []
+    for element in local_map.elements:
+        points = element.vertices
+        if not element.has_z:
+            points = np.column_stack([points, np.zeros(len(points))])
+        vertices = transform_points(new_from_old, points)[:, : element.vertices.shape[1]]
+        covariance = element.covariance
+        if covariance is not None:
+            full = covariance[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
+            turned = rotation @ full @ rotation.T
+            covariance = np.stack([turned[:, 0, 0], turned[:, 0, 1], turned[:, 1, 1]], axis=1)
+        moved.append(replace(element, vertices=vertices, covariance=covariance))
+    return replace(local_map, elements=tuple(moved))
+
+
+def _front_first(name: str) -> tuple[bool, str]:
+    is_front = 'front' in name and 'left' not in name and 'right' not in name
+    return not is_front, name
+
+
+def _nearest_index(stamps: npt.NDArray[np.int64], stamp_ns: int, tolerance_ns: int) -> int | None:
+    if not len(stamps):
+        return None
+    distance = np.abs(stamps - stamp_ns)
+    index = int(np.argmin(distance))
+    return index if distance[index] <= tolerance_ns else None
+
+
+def _parse_sample_ids(text: str) -> tuple[npt.NDArray[np.int64], list[str]]:
+    pairs = [item.split('=', 1) for item in text.split() if '=' in item]
+    stamps = np.array([int(stamp) for stamp, _ in pairs], dtype=np.int64)
+    return stamps, [sample_id for _, sample_id in pairs]
+
+
+def _points_of(message: Any, where: str) -> np.ndarray:
+    """Return (P, 4) float32 x, y, z, intensity of a `sensor_msgs/PointCloud2`."""
+    kinds = {2: 'u1', 4: 'u2', 6: 'u4', 7: 'f4', 8: 'f8'}
+    order = '>' if message.is_bigendian else '<'
+    fields = {field.name: field for field in message.fields}
+    wanted = ('x', 'y', 'z', 'intensity')
+    if any(name not in fields or fields[name].datatype not in kinds for name in wanted):
+        raise DataError(f'{where}: has fields {", ".join(fields)}; expected {", ".join(wanted)}')
+    layout = np.dtype(
+        {
+            'names': wanted,
+            'formats': [order + kinds[fields[name].datatype] for name in wanted],
+            'offsets': [fields[name].offset for name in wanted],
+            'itemsize': message.point_step,
+        }
+    )
+    rows = np.asarray(message.data).reshape(message.height, -1)[
+        :, : message.width * message.point_step
+    ]
+    records = np.frombuffer(np.ascontiguousarray(rows).tobytes(), dtype=layout)
+    return np.stack([records[name].astype(np.float32) for name in wanted], axis=1)
