@@ -60,6 +60,11 @@ def existing_path(name: str, value: str) -> str:
     return str(path.resolve())
 
 
+def absolute_name(namespace: str, name: str) -> str:
+    """Return the full name of a node or topic in a launch namespace, possibly empty."""
+    return '/'.join(['', *(part for part in namespace.split('/') if part), name])
+
+
 def _patch(node: Any, namespace: str, fixed_frame: str, base_frame: str) -> Any:
     if isinstance(node, dict):
         patched = {
@@ -67,8 +72,7 @@ def _patch(node: Any, namespace: str, fixed_frame: str, base_frame: str) -> Any:
         }
         topic = patched.get('Topic')
         if isinstance(topic, dict) and not str(topic.get('Value', '/')).startswith('/'):
-            prefix = f'/{namespace.strip("/")}/' if namespace.strip('/') else '/'
-            topic['Value'] = prefix + topic['Value']
+            topic['Value'] = absolute_name(namespace, topic['Value'])
         if 'Fixed Frame' in patched:
             patched['Fixed Frame'] = fixed_frame
         if 'Target Frame' in patched:

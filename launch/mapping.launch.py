@@ -13,6 +13,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
 from gsmap_ros.launch_arguments import (
+    absolute_name,
     existing_path,
     patched_rviz_config,
     to_bool,
@@ -136,7 +137,13 @@ def start(context: LaunchContext) -> list[Any]:
                 executable='replay_node',
                 name='replay',
                 namespace=namespace,
-                parameters=[{'bag': bag, 'rate': to_positive_float('rate', given['rate'])}],
+                parameters=[
+                    {
+                        'bag': bag,
+                        'rate': to_positive_float('rate', given['rate']),
+                        'wait_for_node': absolute_name(namespace, 'mapping'),
+                    }
+                ],
                 arguments=log_arguments,
                 output='screen',
             )

@@ -1,0 +1,193 @@
+"""The launch files against the documentation, the build and the nodes, without running them.
+
+Where ROS's `launch` is installed they are started for real as well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gsmap_ros.launch_arguments import (
+    absolute_name,
+    existing_path,
+    patched_rviz_config,
+    to_bool,
+    to_positive_float,
+)
+from gsmap_ros.parameters import NODE_PARAMETERS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from launch_file_syntax import documented_arguments, read_launch_file
+
+from gsmap_core.errors import ConfigError
+
+FILES = ('mapping.launch.py', 'replay.launch.py')
+#: ros-conventions: the vocabulary that ROS users know.
+EXPECTED = {
+    'mapping.launch.py': [
+        'namespace', 'use_sim_time', 'params_file', 'rig', 'weights', 'device', 'autostart',
+        'rviz', 'rviz_config', 'bag', 'rate', 'log_level', 'use_respawn',
+    ],
+    'replay.launch.py': ['bag', 'rate', 'rviz'],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_arguments_are_the_documented_ones(repo_root: Path, name: str) -> None:
+    launch = read_launch_file(repo_root / 'launch' / name)
+    documented = documented_arguments(repo_root / 'docs' / 'ros.md', name)
+    assert list(launch.arguments) == list(documented) == EXPECTED[name]
+    for argument, default in launch.arguments.items():
+        shown = documented[argument]
+        if default is None:
+            assert shown == 'required'
+        elif default.startswith('str(SHARE'):
+            assert default.replace("'", '').endswith(shown.replace('/', ' / ') + ')')
+        else:
+            assert default.strip("'") == shown
+        assert len(launch.descriptions[argument]) > 15
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_programs_parameters_and_files_exist(repo_root: Path, name: str) -> None:
+    launch = read_launch_file(repo_root / 'launch' / name)
+    cmake = (repo_root / 'CMakeLists.txt').read_text(encoding='utf-8')
+    match = re.search(r'foreach\(node ([\w ]+)\)', cmake)
+    assert match is not None
+    installed = set(match.group(1).split())
+    for package, executable in launch.nodes:
+        if package == 'gsmap_ros':
+            assert executable in installed
+            source = repo_root / 'gsmap_ros' / f'{executable}.py'
+            assert source.read_text(encoding='utf-8').startswith('#!/usr/bin/env python3\n')
+            assert os.access(source, os.X_OK), f'{source} must be executable for --symlink-install'
+            known = {record.name for record in NODE_PARAMETERS[executable]} | {'use_sim_time'}
+            assert launch.parameters[executable] <= known
+    for parts in launch.share_files:
+        assert repo_root.joinpath(*parts).is_file()
+    installed_folders = re.search(r'install\(DIRECTORY ([\w ]+) DESTINATION share', cmake)
+    assert installed_folders is not None
+    assert {parts[0] for parts in launch.share_files} <= set(installed_folders.group(1).split())
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_nothing_is_evaluated_or_downloaded(repo_root: Path, name: str) -> None:
+    names = read_launch_file(repo_root / 'launch' / name).names
+    assert not names & {'eval', 'exec', 'urlopen', 'urlretrieve', 'requests', 'check_call', 'pip'}
+
+
+def test_rig_weights_and_device_set_their_parameters(repo_root: Path) -> None:
+    launch = read_launch_file(repo_root / 'launch' / 'mapping.launch.py')
+    assert {'rig.file', 'model.weights', 'model.device', 'autostart', 'use_sim_time'} <= (
+        launch.parameters['mapping_node']
+    )
+
+
+def test_parameter_file_is_accepted_by_the_records(repo_root: Path) -> None:
+    import yaml
+
+    content = yaml.safe_load((repo_root / 'config' / 'mapping.yaml').read_text(encoding='utf-8'))
+    records = {record.name: record for record in NODE_PARAMETERS['mapping_node']}
+    for name, value in content['/**']['ros__parameters'].items():
+        records[name].check(value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [('true', True), ('True', True), ('1', True), ('off', False), (' FALSE ', False)],
+)
+def test_booleans(text: str, value: bool) -> None:
+    assert to_bool('rviz', text) is value
+
+
+@pytest.mark.parametrize('text', ['', 'maybe', '2', '__import__("os")'])
+def test_what_is_no_boolean_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match='rviz'):
+        to_bool('rviz', text)
+
+
+@pytest.mark.parametrize('text', ['0', '-1', 'fast', 'inf', 'nan'])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match='rate'):
+        to_positive_float('rate', text)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"bag:='.*nothing\.mcap' does not exist"):
+        existing_path('bag', str(tmp_path / 'nothing.mcap'))
+
+
+def test_names_in_a_namespace() -> None:
+    assert absolute_name('', 'mapping') == '/mapping'
+    assert absolute_name('/car/left/', 'mapping') == '/car/left/mapping'
+
+
+def test_rviz_topics_move_into_the_namespace(repo_root: Path) -> None:
+    import yaml
+
+    source = repo_root / 'config' / 'gsmap.rviz'
+    patched = patched_rviz_config(source, 'car', fixed_frame='odom', base_frame='body')
+    try:
+        content = yaml.safe_load(patched.read_text(encoding='utf-8'))
+    finally:
+        patched.unlink()
+    topics = [
+        display['Topic']['Value']
+        for display in content['Visualization Manager']['Displays']
+        if 'Topic' in display
+    ]
+    assert '/car/mapping/local_map_markers' in topics
+    assert '/ground_truth/local_map_markers' in topics  # absolute: belongs to the bag
+    assert content['Visualization Manager']['Global Options']['Fixed Frame'] == 'odom'
+    assert content['Visualization Manager']['Views']['Current']['Target Frame'] == 'body'
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('launch_ros') is None,
+    reason='launch and launch_ros come with a ROS installation only; source one',
+)
+@pytest.mark.parametrize('name', FILES)
+def test_started_for_real(
+    repo_root: Path, ros_environment: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    """`--show-args` lists every argument, and the mapping node comes up and goes down cleanly."""
+    command = ['ros2', 'launch', str(repo_root / 'launch' / name)]
+    shown = subprocess.run(
+        [*command, '--show-args'], env=ros_environment, capture_output=True, text=True, timeout=60
+    )
+    assert shown.returncode == 0, shown.stderr
+    for argument in EXPECTED[name]:
+        assert f"'{argument}'" in shown.stdout
+    missing = subprocess.run(
+        [*command, f'bag:={tmp_path / "nothing.mcap"}'],
+        env=ros_environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert missing.returncode != 0
+    assert 'nothing.mcap' in missing.stderr + missing.stdout
+    if name != 'mapping.launch.py':
+        return
+    log = tmp_path / 'launch.log'
+    with log.open('w') as file:
+        process = subprocess.Popen(
+            command, env=ros_environment, stdout=file, stderr=subprocess.STDOUT
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while 'active' not in log.read_text() and time.monotonic() < deadline:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.5)
+        finally:
+            # ros2 launch passes SIGINT on to its nodes; SIGTERM would orphan them.
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+    assert 'active' in log.read_text()
+    assert process.returncode == 0
