@@ -5,14 +5,8 @@ the same for any messages. No ROS is needed. A recording is a folder `NAME/` wit
 and `NAME.mcap`, or a bare `.mcap` file; `ros2 bag play` and Foxglove take both.
 """
 
-from gsmap_core.data.bag_drive import (
-    BagDrive,
-    BagOptions,
-    move_local_map,
-    open_bag,
-    read_local_maps,
-    read_transforms,
-)
+from gsmap_core.data.bag_drive import BagDrive, BagOptions, open_bag
+from gsmap_core.data.bag_queries import read_local_maps, read_transforms
 from gsmap_core.data.bag_reader import BagReader, QosProfile, RawMessage, TopicInfo
 from gsmap_core.data.bag_recorder import BagRecorder, BagSummary
 from gsmap_core.data.bag_writer import (
@@ -27,6 +21,7 @@ from gsmap_core.data.bag_writer import (
     info_topic,
     write_bag,
 )
+from gsmap_core.data.groundtruth import move_local_map
 from gsmap_core.data.tf_tree import TransformTree
 
 __all__ = [

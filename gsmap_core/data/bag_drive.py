@@ -23,10 +23,12 @@ from gsmap_core.data.bag_cameras import (
     camera_from_info,
     find_camera_topics,
 )
+from gsmap_core.data.bag_queries import read_transforms
 from gsmap_core.data.bag_reader import BagReader, RawMessage, TopicInfo
 from gsmap_core.data.bag_writer import GLOBAL_MAP_TOPIC, GROUND_TRUTH_TOPIC, LIDAR_TOPIC
 from gsmap_core.data.camera_sets import CameraSet, build_camera_sets
-from gsmap_core.data.tf_tree import TransformTree
+from gsmap_core.data.drive_messages import points_from_message
+from gsmap_core.data.groundtruth import move_local_map
 from gsmap_core.errors import CalibrationError, DataError, GsmapError, TransformError
 from gsmap_core.geometry.transforms import invert, transform_points
 from gsmap_core.structures import (
@@ -75,61 +77,6 @@ def open_bag(
             are missing.
     """
     return BagDrive(BagReader(path), rig, options or BagOptions())
-
-
-def read_local_maps(path: str | Path, topic: str) -> list[VectorMap]:
-    """Return every `gsmap_ros/MapElementArray` of a topic, by time, with the pose where TF has it.
-
-    Raises:
-        DataError: no recording, no such topic, or a topic of another type.
-    """
-    reader = BagReader(path)
-    info = reader.topics.get(topic)
-    if info is None or info.type != msg.MAP_ELEMENT_ARRAY:
-        arrays = [t.name for t in reader.topics.values() if t.type == msg.MAP_ELEMENT_ARRAY]
-        raise DataError(
-            f"'{path}': topic '{topic}' holds {info.type if info else 'nothing'}; expected "
-            f'{msg.MAP_ELEMENT_ARRAY}, which {", ".join(arrays) or "no topic here"} has'
-        )
-    tree = read_transforms(reader)
-    scene = reader.metadata.get('scene', '')
-    maps = []
-    for raw in reader.messages([topic]):
-        where = f"'{path}': topic '{topic}'"
-        local_map = msg.local_map_from_message(
-            reader.deserialise(raw.data, topic), scene, where=where
-        )
-        try:
-            pose = tree.lookup(msg.MAP_FRAME, msg.BASE_FRAME, local_map.stamp_ns)
-            local_map = replace(local_map, map_from_base=pose)
-        except TransformError:
-            pass  # a recorded output need not come with poses; the map says so with None
-        maps.append(local_map)
-    return maps
-
-
-def read_transforms(reader: BagReader) -> TransformTree:
-    """Return all transforms of a recording; empty where it has none."""
-    tree = TransformTree()
-    for topic in ('/tf_static', '/tf'):
-        if topic not in reader.topics:
-            continue
-        for raw in reader.messages([topic]):
-            for item in reader.deserialise(raw.data, topic).transforms:
-                try:
-                    matrix = msg.transform_from_message(item.transform)
-                except DataError as error:
-                    # As tf2: one bad sample is reported and left out, the others are used.
-                    _log.warning("'%s': %s: %s ignored: %s", reader.path, topic, item, error)
-                    continue
-                tree.add(
-                    item.header.frame_id,
-                    item.child_frame_id,
-                    msg.time_to_ns(item.header.stamp),
-                    matrix,
-                    is_static=topic == '/tf_static',
-                )
-    return tree
 
 
 class BagDrive:
@@ -274,7 +221,8 @@ class BagDrive:
     def ground_truth(self, index: int) -> VectorMap | None:
         """Return the elements in the ego frame at the set's stamp, or None.
 
-        A recorded map belongs to the one set nearest to it. Ground truth of a slightly different moment is moved by the ego motion in between.
+        A recorded map belongs to the one set nearest to it; if it is of a slightly different
+        moment, it is moved by the ego motion in between.
 
         Raises:
             DataError: the recorded message is not valid.
@@ -326,7 +274,7 @@ class BagDrive:
         if found is None:
             return None
         message = self.reader.message(LIDAR_TOPIC, found)
-        points = _points_of(message, f"'{self.path}': topic '{LIDAR_TOPIC}'")
+        points = points_from_message(message, f"'{self.path}': topic '{LIDAR_TOPIC}'")
         then_ns = msg.time_to_ns(message.header.stamp)
         motion = self._tree.lookup(self.options.base_frame, message.header.frame_id, then_ns)
         pose, pose_then = self.map_from_base(stamp_ns), self.map_from_base(then_ns)
@@ -440,7 +388,8 @@ class BagDrive:
         except TransformError as error:
             raise CalibrationError(
                 f"'{self.path}': camera '{topics.name}': no extrinsics "
-                f"'{self.options.base_frame}' <- '{frame_id}' ({error}); record /tf_static or give a rig file"
+                f"'{self.options.base_frame}' <- '{frame_id}' ({error}); "
+                'record /tf_static or give a rig file'
             ) from error
         try:
             return camera_from_info(info, topics, extrinsics)
@@ -474,29 +423,6 @@ class BagDrive:
         return kept
 
 
-def move_local_map(local_map: VectorMap, new_from_old: FloatArray) -> VectorMap:
-    """Express a local map in another ego frame; planar elements stay planar.
-
-    Args:
-        local_map: elements in the old ego frame [m].
-        new_from_old: (4, 4) transform. Covariances are turned by its heading.
-    """
-    rotation = new_from_old[:2, :2]
-    moved = []
-    for element in local_map.elements:
-        points = element.vertices
-        if not element.has_z:
-            points = np.column_stack([points, np.zeros(len(points))])
-        vertices = transform_points(new_from_old, points)[:, : element.vertices.shape[1]]
-        covariance = element.covariance
-        if covariance is not None:
-            full = covariance[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
-            turned = rotation @ full @ rotation.T
-            covariance = np.stack([turned[:, 0, 0], turned[:, 0, 1], turned[:, 1, 1]], axis=1)
-        moved.append(replace(element, vertices=vertices, covariance=covariance))
-    return replace(local_map, elements=tuple(moved))
-
-
 def _front_first(name: str) -> tuple[bool, str]:
     is_front = 'front' in name and 'left' not in name and 'right' not in name
     return not is_front, name
@@ -514,26 +440,3 @@ def _parse_sample_ids(text: str) -> tuple[npt.NDArray[np.int64], list[str]]:
     pairs = [item.split('=', 1) for item in text.split() if '=' in item]
     stamps = np.array([int(stamp) for stamp, _ in pairs], dtype=np.int64)
     return stamps, [sample_id for _, sample_id in pairs]
-
-
-def _points_of(message: Any, where: str) -> np.ndarray:
-    """Return (P, 4) float32 x, y, z, intensity of a `sensor_msgs/PointCloud2`."""
-    kinds = {2: 'u1', 4: 'u2', 6: 'u4', 7: 'f4', 8: 'f8'}
-    order = '>' if message.is_bigendian else '<'
-    fields = {field.name: field for field in message.fields}
-    wanted = ('x', 'y', 'z', 'intensity')
-    if any(name not in fields or fields[name].datatype not in kinds for name in wanted):
-        raise DataError(f'{where}: has fields {", ".join(fields)}; expected {", ".join(wanted)}')
-    layout = np.dtype(
-        {
-            'names': wanted,
-            'formats': [order + kinds[fields[name].datatype] for name in wanted],
-            'offsets': [fields[name].offset for name in wanted],
-            'itemsize': message.point_step,
-        }
-    )
-    rows = np.asarray(message.data).reshape(message.height, -1)[
-        :, : message.width * message.point_step
-    ]
-    records = np.frombuffer(np.ascontiguousarray(rows).tobytes(), dtype=layout)
-    return np.stack([records[name].astype(np.float32) for name in wanted], axis=1)

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat, Qos
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.rosbag2.reader import DirectoryReader
@@ -34,6 +33,7 @@ from rosbags.typesys import (
 )
 from rosbags.typesys.store import Typestore
 
+from gsmap_core.data.bag_metadata import read_custom_metadata
 from gsmap_core.data.messages import typestore
 from gsmap_core.errors import DataError
 
@@ -43,11 +43,8 @@ _log = logging.getLogger(__name__)
 _BROKEN_FILE = (ReaderError, OSError, TypeError, ValueError, struct.error, KeyError, EOFError)
 _MESSAGE_OPCODE = 0x05
 _INDEX_OPCODE = 0x07
-_METADATA_OPCODE = 0x0C
-_METADATA_INDEX_OPCODE = 0x0D
 _RECORD_HEADER = struct.Struct('<BQ')
 _MESSAGE_HEADER = struct.Struct('<BQHIQQ')
-_MAGIC = b'\x89MCAP0\r\n'
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ class BagReader:
             with Reader(self.path) as reader:
                 self._read_header(reader)
                 self._build_index(reader)
-            self.metadata = _custom_metadata(self.path)
+            self.metadata = read_custom_metadata(self.path)
         except DataError:
             raise
         except _BROKEN_FILE as error:
@@ -472,61 +469,3 @@ def _store_of(definitions: tuple[tuple[str, str, str], ...]) -> Typestore:
             types.update(get_types_from_idl(text))
     store.register(types)
     return store
-
-
-def _custom_metadata(path: Path) -> dict[str, str]:
-    """Return the free text that a recording carries, from its folder or from inside the file."""
-    if path.is_dir():
-        text = (path / 'metadata.yaml').read_text(encoding='utf-8')
-        information = (yaml.safe_load(text) or {}).get('rosbag2_bagfile_information') or {}
-    elif path.suffix == '.mcap':
-        record = _mcap_metadata(path).get('rosbag2', {})
-        information = yaml.safe_load(record.get('serialized_metadata', '')) or {}
-    else:
-        information = {}
-    custom = information.get('custom_data') or {}
-    return {str(key): str(value) for key, value in custom.items()}
-
-
-def _mcap_metadata(path: Path) -> dict[str, dict[str, str]]:
-    """Return the metadata records of an MCAP file by name; none if it has no summary."""
-    with path.open('rb') as file:
-        file.seek(-(8 + 20 + 9), io.SEEK_END)
-        footer = file.read()
-        if footer[-8:] != _MAGIC:
-            raise DataError(_broken_text(path, 'no end mark'))
-        summary_start, summary_offset_start = struct.unpack_from('<QQ', footer, 9)
-        if not summary_start:
-            return {}
-        file.seek(0, io.SEEK_END)
-        end = file.tell() - len(footer)
-        file.seek(summary_start)
-        summary = file.read((summary_offset_start or end) - summary_start)
-        found: dict[str, dict[str, str]] = {}
-        at = 0
-        while at < len(summary):
-            opcode, length = _RECORD_HEADER.unpack_from(summary, at)
-            if opcode == _METADATA_INDEX_OPCODE:
-                (offset,) = struct.unpack_from('<Q', summary, at + 9)
-                file.seek(offset)
-                kind, size = _RECORD_HEADER.unpack(file.read(9))
-                if kind == _METADATA_OPCODE:
-                    name, values = _parse_metadata(file.read(size))
-                    found[name] = values
-            at += 9 + length
-    return found
-
-
-def _parse_metadata(record: bytes) -> tuple[str, dict[str, str]]:
-    def text(at: int) -> tuple[str, int]:
-        (length,) = struct.unpack_from('<I', record, at)
-        return record[at + 4 : at + 4 + length].decode('utf-8'), at + 4 + length
-
-    name, at = text(0)
-    (size,) = struct.unpack_from('<I', record, at)
-    at, values = at + 4, {}
-    end = at + size
-    while at < end:
-        key, at = text(at)
-        values[key], at = text(at)
-    return name, values

@@ -72,6 +72,37 @@ def point_cloud_message(points: np.ndarray, stamp_ns: int) -> Any:
     )
 
 
+def points_from_message(message: Any, where: str) -> np.ndarray:
+    """Return (P, 4) float32 x, y, z [m] and intensity of a `sensor_msgs/PointCloud2`.
+
+    Args:
+        message: the message; its own frame is kept.
+        where: names file and topic in the error.
+
+    Raises:
+        DataError: a field is missing or of a type that is not supported.
+    """
+    kinds = {2: 'u1', 4: 'u2', 6: 'u4', 7: 'f4', 8: 'f8'}
+    order = '>' if message.is_bigendian else '<'
+    fields = {field.name: field for field in message.fields}
+    wanted = ('x', 'y', 'z', 'intensity')
+    if any(name not in fields or fields[name].datatype not in kinds for name in wanted):
+        raise DataError(f'{where}: has fields {", ".join(fields)}; expected {", ".join(wanted)}')
+    layout = np.dtype(
+        {
+            'names': wanted,
+            'formats': [order + kinds[fields[name].datatype] for name in wanted],
+            'offsets': [fields[name].offset for name in wanted],
+            'itemsize': message.point_step,
+        }
+    )
+    rows = np.asarray(message.data).reshape(message.height, -1)[
+        :, : message.width * message.point_step
+    ]
+    records = np.frombuffer(np.ascontiguousarray(rows).tobytes(), dtype=layout)
+    return np.stack([records[name].astype(np.float32) for name in wanted], axis=1)
+
+
 def odometry_message(poses: list[PoseSample], index: int) -> Any:
     """Build the `nav_msgs/Odometry` of one pose; the velocity is that between its neighbours."""
     pose = poses[index]

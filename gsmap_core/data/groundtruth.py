@@ -7,6 +7,7 @@ the layers of a dataset into elements is the business of its reader.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +97,29 @@ def cut_local_map(
         scene=scene,
         map_from_base=pose,
     )
+
+
+def move_local_map(local_map: VectorMap, new_from_old: FloatArray) -> VectorMap:
+    """Express a local map in another ego frame; planar elements stay planar.
+
+    Args:
+        local_map: elements in the old ego frame [m].
+        new_from_old: (4, 4) transform. Covariances are turned by its heading.
+    """
+    rotation = new_from_old[:2, :2]
+    moved = []
+    for element in local_map.elements:
+        points = element.vertices
+        if not element.has_z:
+            points = np.column_stack([points, np.zeros(len(points))])
+        vertices = transform_points(new_from_old, points)[:, : element.vertices.shape[1]]
+        covariance = element.covariance
+        if covariance is not None:
+            full = covariance[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
+            turned = rotation @ full @ rotation.T
+            covariance = np.stack([turned[:, 0, 0], turned[:, 0, 1], turned[:, 1, 1]], axis=1)
+        moved.append(replace(element, vertices=vertices, covariance=covariance))
+    return replace(local_map, elements=tuple(moved))
 
 
 def _nearby(

@@ -1,0 +1,70 @@
+"""Questions to a recording that need no drive: its transforms, and the local maps of any topic."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from gsmap_core.data import messages as msg
+from gsmap_core.data.bag_reader import BagReader
+from gsmap_core.data.tf_tree import TransformTree
+from gsmap_core.errors import DataError, TransformError
+from gsmap_core.structures import VectorMap
+
+_log = logging.getLogger(__name__)
+
+
+def read_local_maps(path: str | Path, topic: str) -> list[VectorMap]:
+    """Return every `gsmap_ros/MapElementArray` of a topic, by time, with the pose where TF has it.
+
+    Raises:
+        DataError: no recording, no such topic, or a topic of another type.
+    """
+    reader = BagReader(path)
+    info = reader.topics.get(topic)
+    if info is None or info.type != msg.MAP_ELEMENT_ARRAY:
+        arrays = [t.name for t in reader.topics.values() if t.type == msg.MAP_ELEMENT_ARRAY]
+        raise DataError(
+            f"'{path}': topic '{topic}' holds {info.type if info else 'nothing'}; expected "
+            f'{msg.MAP_ELEMENT_ARRAY}, which {", ".join(arrays) or "no topic here"} has'
+        )
+    tree = read_transforms(reader)
+    scene = reader.metadata.get('scene', '')
+    maps = []
+    for raw in reader.messages([topic]):
+        where = f"'{path}': topic '{topic}'"
+        local_map = msg.local_map_from_message(
+            reader.deserialise(raw.data, topic), scene, where=where
+        )
+        try:
+            pose = tree.lookup(msg.MAP_FRAME, msg.BASE_FRAME, local_map.stamp_ns)
+            local_map = replace(local_map, map_from_base=pose)
+        except TransformError:
+            pass  # a recorded output need not come with poses; the map says so with None
+        maps.append(local_map)
+    return maps
+
+
+def read_transforms(reader: BagReader) -> TransformTree:
+    """Return all transforms of a recording; empty where it has none."""
+    tree = TransformTree()
+    for topic in ('/tf_static', '/tf'):
+        if topic not in reader.topics:
+            continue
+        for raw in reader.messages([topic]):
+            for item in reader.deserialise(raw.data, topic).transforms:
+                try:
+                    matrix = msg.transform_from_message(item.transform)
+                except DataError as error:
+                    # As tf2: one bad sample is reported and left out, the others are used.
+                    _log.warning("'%s': %s: %s ignored: %s", reader.path, topic, item, error)
+                    continue
+                tree.add(
+                    item.header.frame_id,
+                    item.child_frame_id,
+                    msg.time_to_ns(item.header.stamp),
+                    matrix,
+                    is_static=topic == '/tf_static',
+                )
+    return tree
