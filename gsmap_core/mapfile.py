@@ -1,9 +1,10 @@
 """Map files (`*.map.json`): predictions and ground truth on disk, one format for both.
 
-`{"version": 1, "reference": "ego", "range": {"x": [-30, 30], "y": [-15, 15]}, "frames": [{"id": "...", "stamp_ns": 0,
-"scene": "...", "map_from_base": 4x4, "elements": [{"category": "divider", "vertices": [[x, y], ...], "closed": false,
-"score": 0.93, "covariance": [[xx, xy, yy], ...], "id": 7}]}]}`; `scene`, `map_from_base`, `score`, `covariance` and
-element `id` may be absent; vertices may have a z. A closed element does not repeat its first vertex.
+`{"version": 1, "reference": "ego", "range": {"x": [-30, 30], "y": [-15, 15]}, "frames": [{"id":
+"...", "stamp_ns": 0, "scene": "...", "map_from_base": 4x4, "elements": [{"category": "divider",
+"vertices": [[x, y], ...], "closed": false, "score": 0.93, "covariance": [[xx, xy, yy], ...], "id":
+7}]}]}`; `scene`, `map_from_base`, `score`, `covariance` and element `id` may be absent; vertices
+may have a z. A closed element does not repeat its first vertex.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def write_map_file(
 ) -> int:
     """Write local maps, frame by frame, into a map file.
 
-    The file appears under its name only when it is complete; an existing one is then replaced. Frames are written as
-    they come, so a generator of any length needs the memory of one frame.
+    The file appears under its name only when it is complete; an existing one is then replaced.
+    Frames are written as they come, so a generator of any length needs the memory of one frame.
 
     Args:
         path: file to write; its folder is made if needed.
@@ -55,8 +56,7 @@ def write_map_file(
         Number of frames written.
 
     Raises:
-        DataError: a map has another reference or range than the first, is a map-frame map, or has neither a
-            sample id nor a stamp that tells it from the others.
+        DataError: a map has another reference or range than the first, or is in the map frame.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +73,10 @@ def write_map_file(
                     stream.write(_header_text(target, *header))
                 if (vector_map.reference, vector_map.range) != header:
                     raise DataError(
-                        f"{target}: frame '{vector_map.sample_id or vector_map.stamp_ns}' has reference "
-                        f"'{vector_map.reference}' and {vector_map.range}; the first frame has '{header[0]}' and "
+                        f"{target}: frame '{vector_map.sample_id or vector_map.stamp_ns}' has "
+                        f'reference '
+                        f"'{vector_map.reference}' and {vector_map.range}; the first frame has "
+                        f"'{header[0]}' and "
                         f'{header[1]}; one file holds one of each'
                     )
                 stream.write('\n' if count == 0 else ',\n')
@@ -106,8 +108,9 @@ def read_map_file(path: str | os.PathLike[str]) -> list[VectorMap]:
         One local map per frame, in file order. A frame's `id` becomes `sample_id`.
 
     Raises:
-        DataError: the file is missing, truncated, not JSON, of another version, or a frame or element in it is not
-            allowed; the message names the file, the frame's id and the element's index.
+        DataError: the file is missing, truncated, not JSON, of another version, or a frame or
+            element in it is not allowed; the message names the file, the frame's id and the
+            element's index.
     """
     source = Path(path)
     try:
@@ -120,7 +123,8 @@ def read_map_file(path: str | os.PathLike[str]) -> list[VectorMap]:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f'{source}: not complete JSON at line {error.lineno}, column {error.colno} ({error.msg}); the file is '
+            f'{source}: not complete JSON at line {error.lineno}, column {error.colno} '
+            f'({error.msg}); the file is '
             'truncated or not a map file; write it again'
         ) from error
     where = str(source)
@@ -147,7 +151,8 @@ def read_map_file(path: str | os.PathLike[str]) -> list[VectorMap]:
 def _header_text(target: Path, reference: str, perception_range: PerceptionRange) -> str:
     if reference not in FILE_REFERENCES:
         raise DataError(
-            f"{target}: a map file holds local maps in {' or '.join(FILE_REFERENCES)}; got reference '{reference}'"
+            f'{target}: a map file holds local maps in {" or ".join(FILE_REFERENCES)}; got '
+            f"reference '{reference}'"
         )
     limits = {
         'x': [perception_range.x_min, perception_range.x_max],

@@ -1,14 +1,17 @@
 """Chamfer average precision of vectorised maps, as the published evaluators compute it.
 
-Protocols (source: MapTR's `mean_ap.py`, `tpfp.py` and `tpfp_chamfer.py`; StreamMapNet's `AP.py` and `distance.py`):
+Protocols (source: MapTR's `mean_ap.py`, `tpfp.py` and `tpfp_chamfer.py`; StreamMapNet's `AP.py`
+and `distance.py`):
 
-- `maptr`: both sides resampled to 100 points; a pair counts only if the two lines, widened by 2 m on either side, touch.
+- `maptr`: both sides resampled to 100 points; a pair counts only if the two lines, widened by 2 m
+  on either side, touch.
 - `maptr_v2`: the same, but a prediction that already has exactly 100 vertices is taken as it is.
 - `streammapnet`: 200 points, no proximity gate.
 
-In all of them: distance = mean of the two directed mean nearest-point distances in the plane; predictions in falling score
-order look only at their own nearest ground truth; AP = area under the precision envelope over all frames; a category
-without ground truth has AP 0 and counts in the mean.
+In all of them: distance = mean of the two directed mean nearest-point distances in the plane;
+predictions in falling score order look only at their own nearest ground truth; AP = area under the
+precision envelope over all frames; a category without ground truth has AP 0 and counts in the
+mean.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from gsmap_core.structures import FloatArray, MapElement, PerceptionRange, Vecto
 
 BoolArray = npt.NDArray[np.bool_]
 DEFAULT_THRESHOLDS_M: tuple[float, ...] = (0.5, 1.0, 1.5)
-#: Lower bounds are compared with this slack, so that rounding never drops a pair that the exact distance would keep [m].
+#: Lower bounds are compared with this slack, so that rounding never drops a pair that the exact
+#: distance would keep [m].
 _BOUND_SLACK_M = 1e-6
 #: Point pairs handled at once; bounds the memory of a distance block to some 30 MB.
 _MAX_BLOCK = 2_000_000
@@ -43,7 +47,8 @@ class Protocol:
         name: what reports call it.
         num_points: samples per line.
         gate_m: half width of the band around either line that must touch [m]; None: no gate.
-        keep_sampled_predictions: a prediction that has `num_points` vertices already is not resampled.
+        keep_sampled_predictions: a prediction that has `num_points` vertices already is not
+            resampled.
         dtype: precision in which the AP is returned.
     """
 
@@ -184,10 +189,11 @@ def chamfer_distances(
     Args:
         predictions: (M, S, 2) sampled lines [m].
         ground_truth: (G, S, 2) sampled lines [m].
-        gate_m: pairs whose lines, widened to bands of this half width (flat ends, mitred corners), do not touch are
-            infinitely far apart; a line without length has no band. None: no gate.
-        max_distance_m: distances above this need not be known and are returned as infinity; the cheap lower bounds and
-            the gate then touch only the pairs they can matter for.
+        gate_m: pairs whose lines, widened to bands of this half width (flat ends, mitred corners),
+            do not touch are infinitely far apart; a line without length has no band. None: no
+            gate.
+        max_distance_m: distances above this need not be known and are returned as infinity; the
+            cheap lower bounds and the gate then touch only the pairs they can matter for.
 
     Returns:
         (M, G) float64, infinity for a gated pair.
@@ -222,7 +228,7 @@ def _paired_distances(first: FloatArray, second: FloatArray) -> FloatArray:
 
 
 def _lower_bounds(predictions: FloatArray, ground_truth: FloatArray) -> FloatArray:
-    """Return (M, G) numbers no chamfer distance is below: mean distance of one line's points to the other's box."""
+    """Return (M, G) lower bounds: mean distance of one line's points to the other's box."""
 
     def to_boxes(points: FloatArray, lines: FloatArray) -> FloatArray:
         lower, upper = lines.min(axis=1), lines.max(axis=1)  # (G, 2)
@@ -267,8 +273,8 @@ def match_predictions(
         thresholds_m: T distances up to which (inclusive) a match is right [m].
 
     Returns:
-        (T, M) bool. Each prediction considers only its nearest ground truth (the first one of equals), and is wrong if that
-        one was taken by a prediction with a higher score.
+        (T, M) bool. Each prediction considers only its nearest ground truth (the first one of
+        equals), and is wrong if that one was taken by a prediction with a higher score.
     """
     result = np.zeros((len(thresholds_m), distances.shape[0]), dtype=bool)
     if not distances.size:
@@ -361,13 +367,15 @@ class ChamferEvaluator:
         """Match one frame.
 
         Raises:
-            DataError: the two maps have different references or ranges, or a predicted element has no score.
+            DataError: the two maps have different references or ranges, or a predicted element has
+                no score.
         """
         self._check_frame(prediction, ground_truth)
         for element in prediction.elements:
             if element.score is None:
                 raise DataError(
-                    f"frame '{frame_key(prediction)}': predicted '{element.category_name}' has no score; predictions "
+                    f"frame '{frame_key(prediction)}': predicted '{element.category_name}' has "
+                    f'no score; predictions '
                     'need one (were prediction and ground truth swapped?)'
                 )
         scene = ground_truth.scene or prediction.scene
@@ -395,8 +403,8 @@ class ChamferEvaluator:
 
         Args:
             category: its name.
-            predictions: (V, 2) vertices each [m]; rings repeat their first vertex; lines with fewer than two vertices
-                are dropped, as the published evaluators do.
+            predictions: (V, 2) vertices each [m]; rings repeat their first vertex; lines with
+                fewer than two vertices are dropped, as the published evaluators do.
             scores: confidence of each prediction.
             ground_truth: (V, 2) vertices each [m], V >= 2.
             scene: the frame's scene.
@@ -425,7 +433,8 @@ class ChamferEvaluator:
             max_distance_m=max(self.thresholds_m),
         )
         matched = match_predictions(distances, kept_scores, self.thresholds_m)
-        # Pooled sorting is stable: predictions of one frame enter in the order in which they were matched.
+        # Pooled sorting is stable: predictions of one frame enter in the order in which they were
+        # matched.
         order = np.argsort(-kept_scores, kind='stable')
         self._records[category].append(
             _Record(scene, kept_scores[order], matched[:, order], len(ground_truth))
@@ -483,7 +492,8 @@ class ChamferEvaluator:
             )
         if not _same_range(prediction.range, ground_truth.range):
             raise DataError(
-                f'{where}: prediction covers {prediction.range}, ground truth {ground_truth.range}; expected the same range'
+                f'{where}: prediction covers {prediction.range}, ground truth '
+                f'{ground_truth.range}; expected the same range'
             )
         if self._range is None:
             self._range, self._reference = ground_truth.range, ground_truth.reference
@@ -491,8 +501,10 @@ class ChamferEvaluator:
             self._range, ground_truth.range
         ):
             raise DataError(
-                f"{where}: '{ground_truth.reference}', {ground_truth.range} differs from the frames before "
-                f"('{self._reference}', {self._range}); expected one reference and range in one evaluation"
+                f"{where}: '{ground_truth.reference}', {ground_truth.range} differs from the "
+                f'frames before '
+                f"('{self._reference}', {self._range}); expected one reference and range in one "
+                f'evaluation'
             )
 
 
@@ -520,12 +532,15 @@ def pair_frames(
     ground_truth: Iterable[VectorMap],
     missing: Literal['error', 'empty'] = 'error',
 ) -> list[tuple[VectorMap, VectorMap]]:
-    """Pair predictions with ground truth by sample id (by stamp where there is none; by scene too where ids repeat).
+    """Pair predictions with ground truth by sample id.
+
+    Where there is no id the stamp is used; where ids repeat, the scene too.
 
     Args:
         predictions: predicted local maps.
         ground_truth: their ground truth.
-        missing: what a ground-truth frame without prediction means: an error, or a frame in which nothing was predicted.
+        missing: what a ground-truth frame without prediction means: an error, or a frame in which
+            nothing was predicted.
 
     Returns:
         Pairs in the order of the ground truth.
@@ -537,7 +552,8 @@ def pair_frames(
     keys = [[frame_key(item) for item in side] for side in (predicted, truth)]
     if any(len(set(side)) < len(side) for side in keys):
         keys = [
-            [f'{item.scene}/{frame_key(item)}' for item in side] for side in (predicted, truth)
+            [f'{item.scene}/{frame_key(item)}' if item.scene else frame_key(item) for item in side]
+            for side in (predicted, truth)
         ]
     for side, name in zip(keys, ('predictions', 'ground truth'), strict=True):
         twice = [key for key, count in Counter(side).items() if count > 1]
@@ -555,7 +571,8 @@ def pair_frames(
         problems.append(f'ground truth without prediction: {_listed(without_prediction)}')
     if problems:
         raise DataError(
-            f'frames do not match; {"; ".join(problems)}; expected the same frames on both sides (a frame without '
+            f'frames do not match; {"; ".join(problems)}; expected the same frames on both sides '
+            f'(a frame without '
             'elements is written with an empty list)'
         )
     pairs = []
@@ -588,7 +605,8 @@ def chamfer_average_precision(
         categories: names of the categories to score.
         thresholds_m: chamfer distances up to which a prediction is right [m].
         protocol: `maptr`, `maptr_v2` or `streammapnet`.
-        missing: ground-truth frames without prediction are an `error`, or count as `empty` predictions.
+        missing: ground-truth frames without prediction are an `error`, or count as `empty`
+            predictions.
 
     Raises:
         DataError: frames do not match, references or ranges differ, or a prediction has no score.
