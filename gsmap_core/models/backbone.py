@@ -254,13 +254,15 @@ class ImageEncoder(nn.Module):
             (B, N, C, H / stride, W / stride); zeros where the camera is missing.
         """
         batch, cameras = camera_mask.shape
-        flat = images.flatten(0, 1)
+        # Channels-last convolutions are a quarter to a third faster on CPUs, and the tokens come out in order.
+        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         if bool(camera_mask.all()):
             return self.neck(self.backbone(flat)).unflatten(0, (batch, cameras))
         present = camera_mask.flatten().nonzero().squeeze(1)
         # Without any image the size of the map is still needed; nothing reads the values.
         used = present if len(present) else present.new_zeros(1)
-        features = self.neck(self.backbone(flat[used]))
+        chosen = flat[used].contiguous(memory_format=torch.channels_last)
+        features = self.neck(self.backbone(chosen))
         result = features.new_zeros(batch * cameras, *features.shape[1:])
         if len(present):
             result = result.index_copy(0, present, features)

@@ -301,7 +301,8 @@ class GktEncoder(nn.Module):
             if can_bus is None:
                 can_bus = tokens.new_zeros(batch, NUM_CAN_BUS, dtype=torch.float32)
             query = query + self.can_bus_mlp(can_bus)[:, None]
-        views = self.look_up(pixels_from_reference, camera_mask, features.shape[-2:])
+        feature_shape = (features.shape[3], features.shape[4])
+        views = self.look_up(pixels_from_reference, camera_mask, feature_shape)
         position = self.position_code()
         shape = (self.config.bev.num_rows, self.config.bev.num_columns)
         for layer in self.layers:

@@ -1,0 +1,182 @@
+"""Checkpoints: one safetensors file with all tensors, and the whole configuration in its metadata.
+
+A checkpoint alone rebuilds its model; nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gsmap_core.config import ModelConfig, model_config_from_dict, to_plain
+from gsmap_core.errors import CheckpointError, ConfigError
+from gsmap_core.models.backbone import check_tensors
+from gsmap_core.models.mapper import OnlineMapper
+
+FORMAT = 'gsmap-checkpoint-1'
+_RESERVED = ('format', 'config', 'frozen_backbone')
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A model rebuilt from a file.
+
+    Args:
+        model: in eval mode, on the requested device.
+        config: its configuration.
+        metadata: what was stored beside the configuration (steps, seeds, scores, ...), as text.
+    """
+
+    model: OnlineMapper
+    config: ModelConfig
+    metadata: dict[str, str]
+
+
+def save_checkpoint(
+    path: Path | str, model: OnlineMapper, extra: Mapping[str, str] | None = None
+) -> None:
+    """Write a model, whole or not at all: a reader never sees half a file, and a failed write keeps the old one.
+
+    Args:
+        path: target, by convention `*.safetensors`; its folder is created.
+        model: its tensors are written in their own dtypes.
+        extra: further metadata, text to text.
+
+    Raises:
+        CheckpointError: `extra` uses a reserved key, or the file cannot be written.
+    """
+    path = Path(path)
+    extra = dict(extra or {})
+    taken = [key for key in extra if key in _RESERVED]
+    if taken:
+        raise CheckpointError(
+            f"checkpoint metadata uses {', '.join(taken)}; these keys are the checkpoint's own, choose others"
+        )
+    metadata = {
+        **extra,
+        'format': FORMAT,
+        'config': json.dumps(to_plain(model.config)),
+        'frozen_backbone': json.dumps(model.image_encoder.backbone.is_frozen),
+    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    temporary = ''
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            prefix=f'.{path.name}.', suffix='.part', dir=path.parent
+        )
+        os.close(handle)
+        save_file(tensors, temporary, metadata=metadata)
+        # mkstemp makes private files; a checkpoint gets the permissions that any new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise CheckpointError(
+            f"checkpoint '{path}' cannot be written ({error}); choose another place or free some space"
+        ) from None
+
+
+def read_checkpoint_config(path: Path | str) -> ModelConfig:
+    """Read the configuration of a checkpoint without its tensors.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or not one of ours.
+    """
+    return _parse_config(Path(path), _read_metadata(Path(path)))
+
+
+def load_checkpoint(path: Path | str, device: torch.device | str = 'cpu') -> LoadedCheckpoint:
+    """Rebuild a model from its checkpoint.
+
+    Args:
+        path: file written by `save_checkpoint`.
+        device: where the model goes.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, not one of ours, or its tensors do not fit its configuration.
+    """
+    path = Path(path)
+    metadata = _read_metadata(path)
+    config = _parse_config(path, metadata)
+    model = OnlineMapper(config)
+    _fill(model, path)
+    if json.loads(metadata.get('frozen_backbone', 'false')):
+        model.image_encoder.backbone.freeze()
+    model.eval().to(device)
+    extra = {key: value for key, value in metadata.items() if key not in _RESERVED}
+    return LoadedCheckpoint(model, config, extra)
+
+
+def load_weights_into(model: OnlineMapper, path: Path | str) -> None:
+    """Load a checkpoint's tensors into a model that exists.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or foreign, or belongs to another configuration; the message then lists the
+            missing and the unexpected tensors and the differing shapes. The model is unchanged in that case.
+    """
+    path = Path(path)
+    _read_metadata(path)
+    _fill(model, path)
+
+
+def _fill(model: OnlineMapper, path: Path) -> None:
+    try:
+        with safe_open(path, framework='pt') as file:
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from None
+    check_tensors(model.state_dict(), tensors, f"checkpoint '{path}'")
+    model.load_state_dict(tensors)
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"checkpoint '{path}' is not a file; give the path of a checkpoint (*.safetensors)"
+        )
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from None
+    if metadata.get('format') != FORMAT or 'config' not in metadata:
+        raise CheckpointError(
+            f"checkpoint '{path}' is a safetensors file of another program (format {metadata.get('format')!r}); expected "
+            f'{FORMAT!r}: a file written by gsmap train or gsmap import-weights'
+        )
+    return metadata
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    size = path.stat().st_size if path.exists() else 0
+    return CheckpointError(
+        f"checkpoint '{path}' ({size} bytes) is truncated or not a safetensors file ({error}); copy or download it again"
+    )
+
+
+def _parse_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
+    try:
+        values = json.loads(metadata['config'])
+        if not isinstance(values, dict):
+            raise ConfigError(f'{type(values).__name__} instead of a mapping')
+        return model_config_from_dict(values, 'config')
+    except (ValueError, ConfigError) as error:
+        raise CheckpointError(
+            f"checkpoint '{path}' holds a configuration that this version cannot read ({error}); "
+            'use the version that wrote it'
+        ) from None
