@@ -31,3 +31,7 @@ class TransformError(GsmapError, LookupError):
 
 class EnvironmentProblemError(GsmapError, RuntimeError):
     """Something to install or build is missing; the message names the command that does it."""
+
+
+class TrainingError(GsmapError, RuntimeError):
+    """A training cannot go on (it diverged, or what is to be resumed does not fit)."""

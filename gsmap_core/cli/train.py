@@ -1,0 +1,265 @@
+"""`gsmap train`: train a model on drives, in one process or under torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gsmap_core.data.drives import Drive
+    from gsmap_core.training.run_directory import RunInfo
+
+logger = logging.getLogger(__name__)
+
+_MODEL_PREFIX = 'model.'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    what = parser.add_argument_group('what to train')
+    what.add_argument('--config', metavar='NAME', help='model: a name of config/models or a YAML')
+    what.add_argument(
+        '--data', nargs='+', metavar='PATH', help='bags, or folders of bags, to train on'
+    )
+    what.add_argument('--val', nargs='+', metavar='PATH', help='bags to validate on')
+    what.add_argument(
+        '--backbone', metavar='FILE', help='torchvision-named ResNet weights (.safetensors, .pth)'
+    )
+    how = parser.add_argument_group('how')
+    how.add_argument(
+        '--recipe', metavar='NAME',
+        help='a name of config/train or a YAML (default: by the model, else synthetic_<size>)',
+    )  # fmt: skip
+    how.add_argument('--steps', type=int, metavar='N', help='train this many steps')
+    how.add_argument(
+        '--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', dest='overrides',
+        help='change a value of the recipe (lr=1e-3, augmentation.mirror=0) or, as model.KEY, of '
+        'the model',
+    )  # fmt: skip
+    how.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    how.add_argument(
+        '--max-minutes', type=float, metavar='M', help='save and stop after this time'
+    )
+    out = parser.add_argument_group('results')
+    out.add_argument('--out', default='runs', metavar='DIR', help='where run folders are made')
+    out.add_argument('--name', metavar='NAME', help='of the run folder (default: the model)')
+    out.add_argument('--resume', metavar='RUN_DIR', help='continue the training of this folder')
+    out.add_argument('--no-progress', action='store_true', help='no progress bars')
+    out.add_argument('--json', action='store_true', help='print the result as one JSON object')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; return the exit code."""
+    from gsmap_core.training.distributed import joined_processes
+
+    with joined_processes(args.device) as processes:
+        return _train(args, processes)
+
+
+def _train(args: argparse.Namespace, processes: Any) -> int:
+    from gsmap_core.data.loading import MapDataset
+    from gsmap_core.errors import ConfigError
+    from gsmap_core.training.run_directory import RunDirectory
+    from gsmap_core.training.trainer import Trainer
+
+    if args.resume:
+        directory, info = _opened(args)
+    elif not args.config or not args.data:
+        raise ConfigError(
+            '--config and --data are missing; expected both, or --resume RUN_DIR to continue'
+        )
+    else:
+        info = _new_info(args)
+    recipe = info.recipe
+    train_data = MapDataset(
+        _open_drives(info.train_data),
+        info.model,
+        recipe.augmentation,
+        seed=recipe.seed,
+        cache_gb=recipe.cache_gb,
+        stride=recipe.frame_stride,
+    )
+    val_data = None
+    if info.val_data:
+        val_data = MapDataset(
+            _open_drives(info.val_data),
+            info.model,
+            cache_gb=recipe.cache_gb,
+            max_frames=recipe.eval_max_frames,
+        )
+    if not args.resume:
+        # All processes work in the folder that the main one made.
+        made = ''
+        if processes.is_main:
+            made = str(RunDirectory.create(args.out, args.name or info.model.name, info).path)
+        directory = RunDirectory(Path(processes.broadcast_text(made)))
+    trainer = Trainer(
+        info,
+        train_data,
+        val_data,
+        directory,
+        processes,
+        pretrained_backbone=_backbone_weights(info.backbone),
+        progress=not args.no_progress,
+    )
+    if args.resume:
+        trainer.resume()
+    if processes.is_main:
+        print(
+            f'training {info.model.name} on {len(train_data)} frames of '
+            f'{len(train_data.drives)} drives, {trainer.total_steps} steps, in {directory.path}',
+            file=sys.stderr,
+        )
+    stop = _StopOnSignal()
+    with stop:
+        result = trainer.run(max_minutes=args.max_minutes, stop_requested=lambda: stop.requested)
+    if not processes.is_main:
+        return 0
+    resume = f'gsmap train --resume {directory.path}'
+    report = {
+        'run': str(directory.path),
+        'step': result.step,
+        'total_steps': result.total_steps,
+        'finished': result.is_finished,
+        'loss': result.last_loss,
+        'chamfer_map': result.best_score,
+        'checkpoint': str(directory.model_path) if result.is_finished else None,
+        'resume': None if result.is_finished else resume,
+    }
+    if args.json:
+        print(json.dumps(report))
+    elif result.is_finished:
+        score = 'not validated' if result.best_score is None else f'{result.best_score:.4f}'
+        print(f'finished: {directory.model_path} (chamfer mAP {score})')
+    else:
+        print(f'stopped after step {result.step} of {result.total_steps}; continue with: {resume}')
+    return 0
+
+
+class _StopOnSignal:
+    """Turns the first SIGINT or SIGTERM into a request to stop after the current step."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        logger.warning('signal %d: stopping after this step; again to stop at once', number)
+
+
+def _open_drives(paths: tuple[str, ...]) -> list[Drive]:
+    from gsmap_core.data.bag import open_bag
+    from gsmap_core.data.loading import find_bags
+
+    return [open_bag(bag) for path in paths for bag in find_bags(path)]
+
+
+def _overrides(args: argparse.Namespace) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Split `--set` into assignments to the recipe and to the model."""
+    from gsmap_core.errors import ConfigError
+
+    recipe, model = [], []
+    for text in args.overrides:
+        key, separator, value = text.partition('=')
+        if not separator or not key:
+            raise ConfigError(f"--set '{text}': expected KEY=VALUE")
+        if key.startswith(_MODEL_PREFIX):
+            model.append((key.removeprefix(_MODEL_PREFIX), value))
+        else:
+            recipe.append((key, value))
+    if args.steps is not None:
+        recipe += [('steps', str(args.steps)), ('epochs', 'null')]
+    return recipe, model
+
+
+def _new_info(args: argparse.Namespace) -> RunInfo:
+    """Put the configuration of a new training together."""
+    from gsmap_core.config import config_path, model_config_from_dict, read_yaml
+    from gsmap_core.training.recipe import apply_overrides, recipe_from_dict
+    from gsmap_core.training.run_directory import RunInfo
+
+    recipe_sets, model_sets = _overrides(args)
+    model_path = config_path('models', args.config)
+    values = apply_overrides({'name': model_path.stem, **read_yaml(model_path)}, model_sets)
+    model = model_config_from_dict(values, str(model_path))
+    recipe_path = _recipe_path(args.recipe, model_path.stem)
+    values = {'name': recipe_path.stem, **read_yaml(recipe_path)}
+    # Either length replaces the other, so that one of them can be set alone.
+    chosen = {key for key, _ in recipe_sets}
+    if 'steps' in chosen and 'epochs' not in chosen:
+        values.pop('epochs', None)
+    if 'epochs' in chosen and 'steps' not in chosen:
+        values.pop('steps', None)
+    recipe = recipe_from_dict(apply_overrides(values, recipe_sets), str(recipe_path))
+    return RunInfo(
+        model=model,
+        recipe=recipe,
+        train_data=tuple(str(Path(path).resolve()) for path in args.data),
+        val_data=tuple(str(Path(path).resolve()) for path in args.val or ()),
+        backbone=str(Path(args.backbone).resolve()) if args.backbone else '',
+    )
+
+
+def _recipe_path(given: str | None, model_name: str) -> Path:
+    """Return the recipe that was asked for, that of the model, or the one for its size."""
+    from gsmap_core.config import config_path
+    from gsmap_core.errors import ConfigError
+
+    if given:
+        return config_path('train', given)
+    size = model_name.rsplit('_', 1)[-1]
+    for name in (model_name, f'synthetic_{size}'):
+        try:
+            return config_path('train', name)
+        except ConfigError as error:
+            last_error = error
+    raise ConfigError(f"no recipe for model '{model_name}': {last_error}; give one with --recipe")
+
+
+def _opened(args: argparse.Namespace) -> Any:
+    """Open the folder to resume; only its data may be given anew (they may have moved)."""
+    from dataclasses import replace
+
+    from gsmap_core.errors import ConfigError
+    from gsmap_core.training.run_directory import RunDirectory
+
+    fixed = {'--config': args.config, '--recipe': args.recipe, '--backbone': args.backbone}
+    fixed |= {'--set': args.overrides, '--steps': args.steps, '--name': args.name}
+    given = [name for name, value in fixed.items() if value]
+    if given:
+        raise ConfigError(
+            f'{", ".join(given)} cannot be changed when resuming; leave it out, or start a new '
+            'training'
+        )
+    directory, info = RunDirectory.open(args.resume)
+    if args.data:
+        info = replace(info, train_data=tuple(args.data))
+    if args.val:
+        info = replace(info, val_data=tuple(args.val))
+    return directory, info
+
+
+def _backbone_weights(path: str) -> Any:
+    """Read pretrained backbone weights, or return None."""
+    if not path:
+        logger.info('no pretrained backbone: nothing is frozen, normalisation trains')
+        return None
+    from gsmap_core.models.backbone import load_backbone_file
+
+    return load_backbone_file(path)

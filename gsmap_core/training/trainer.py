@@ -1,0 +1,410 @@
+"""The training loop: steps, averaging, evaluation, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from gsmap_core.config import to_plain
+from gsmap_core.data.loading import BadFrames, Batch, MapDataset, make_loader
+from gsmap_core.data.sampling import ResumableSampler
+from gsmap_core.errors import TrainingError
+from gsmap_core.losses.criterion import Criterion
+from gsmap_core.models.checkpoint import save_checkpoint
+from gsmap_core.models.mapper import OnlineMapper
+from gsmap_core.training.distributed import Processes
+from gsmap_core.training.ema import ModelEma
+from gsmap_core.training.run_directory import RunDirectory, RunInfo
+from gsmap_core.training.schedule import build_optimizer, lr_factor, set_learning_rate
+from gsmap_core.training.validation import validate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a call of `Trainer.run` ended.
+
+    Args:
+        step: steps done in all.
+        total_steps: steps of the recipe.
+        best_score: best validation chamfer mAP so far, None without validation.
+        last_loss: total loss of the last step.
+    """
+
+    step: int
+    total_steps: int
+    best_score: float | None
+    last_loss: float
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.total_steps
+
+
+class Trainer:
+    """Trains one model.
+
+    All randomness of a step follows from the seed, the step and the process, so that a resumed
+    training repeats what an uninterrupted one would have done.
+
+    Args:
+        info: model and recipe.
+        train_data: training samples (with augmentation).
+        val_data: validation samples (without), or None.
+        run: folder for everything that is written; used by the main process only.
+        processes: this process among those that train together.
+        pretrained_backbone: torchvision-named tensors, or None.
+        progress: show bars on stderr (main process).
+    """
+
+    def __init__(
+        self,
+        info: RunInfo,
+        train_data: MapDataset,
+        val_data: MapDataset | None,
+        run: RunDirectory,
+        processes: Processes,
+        *,
+        pretrained_backbone: Mapping[str, Tensor] | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.info, self.recipe, self.config = info, info.recipe, info.model
+        self.train_data, self.val_data = train_data, val_data
+        self.run_directory, self.processes = run, processes
+        self.progress = progress and processes.is_main
+        torch.manual_seed(self.recipe.seed)
+        model = OnlineMapper(self.config, pretrained_backbone).to(processes.device)
+        if self.recipe.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = ModelEma(model, self.recipe.ema_decay)
+        self.wrapped = processes.wrap(model)
+        # Wrapping may exchange normalisation layers, so the optimiser looks at what is inside.
+        self.model = model if processes.count == 1 else cast(OnlineMapper, self.wrapped.module)
+        self.criterion = Criterion(self.config).to(processes.device)
+        self.optimizer = build_optimizer(self.model, self.recipe)
+        self.parameters = [p for g in self.optimizer.param_groups for p in g['params']]
+        self.total_steps = self.recipe.total_steps(len(train_data), processes.count)
+        self.bad_frames = BadFrames(train_data)
+        self.step = 0
+        self.samples = 0
+        self.best_score: float | None = None
+        self.best_step = 0
+        self.trained_s = 0.0
+        self.skipped_steps = 0
+        self._skipped_in_row = 0
+
+    def run(
+        self,
+        *,
+        max_minutes: float | None = None,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> TrainResult:
+        """Train to the end of the recipe, the time limit or a request to stop; save in each case.
+
+        Args:
+            max_minutes: time limit of this call [min]; None: none.
+            stop_requested: asked after every step.
+
+        Raises:
+            TrainingError: too many steps in a row without finite gradient.
+            DataError: too many unreadable frames.
+        """
+        recipe, processes = self.recipe, self.processes
+        sampler = ResumableSampler(
+            len(self.train_data),
+            recipe.batch_size,
+            recipe.seed,
+            self.samples,
+            processes.rank,
+            processes.count,
+        )
+        loader = make_loader(
+            self.train_data,
+            sampler,
+            num_workers=recipe.workers,
+            pin_memory=processes.device.type == 'cuda',
+        )
+        started = last_saved = time.monotonic()
+        limit_s = math.inf if max_minutes is None else 60.0 * max_minutes
+        window = _Window()
+        loss = math.nan
+        batches = iter(loader)
+        bar = tqdm(
+            total=self.total_steps, initial=self.step, desc='training', disable=not self.progress
+        )
+        try:
+            stopping = False
+            while self.step < self.total_steps and not stopping:
+                before = time.perf_counter()
+                batch = next(batches)
+                loaded = time.perf_counter()
+                self.bad_frames.add(batch.bad_frames)
+                losses, norm = self._train_step(batch)
+                now = time.perf_counter()
+                window.add(losses, norm, loaded - before, now - loaded, len(batch))
+                self.trained_s += now - before
+                bar.update()
+                if self.step % recipe.log_interval_steps == 0 or self.step == self.total_steps:
+                    loss = self._log(window, bar)
+                    window = _Window()
+                if recipe.eval_interval_steps and self.step % recipe.eval_interval_steps == 0:
+                    self._evaluate()
+                stopping = processes.any(time.monotonic() - started > limit_s or stop_requested())
+                minutes = (time.monotonic() - last_saved) / 60.0
+                if minutes > recipe.checkpoint_interval_min:
+                    self._save()
+                    last_saved = time.monotonic()
+        finally:
+            bar.close()
+            del batches
+        if window:
+            loss = self._log(window, None)
+        if self.step >= self.total_steps:
+            self._finish()
+        self._save()
+        self.run_directory.close()
+        processes.barrier()
+        return TrainResult(self.step, self.total_steps, self.best_score, loss)
+
+    def _train_step(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Do one optimiser step; return the losses and the norm of the gradient."""
+        recipe, device = self.recipe, self.processes.device
+        self.wrapped.train()
+        # Dropout of this step; see the class about resuming.
+        torch.manual_seed(_mix(recipe.seed, self.step, self.processes.rank))
+        factor = lr_factor(self.step, self.total_steps, recipe)
+        set_learning_rate(self.optimizer, factor)
+        frames = batch.frame_batch(self.config.image, device)
+        if not recipe.channels_last:
+            frames = replace(frames, images=frames.images.contiguous())
+        targets = [target.to(device) for target in batch.targets]
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == 'bf16'):
+            output = self.wrapped(frames)
+        losses = self.criterion(output, targets)
+        total = torch.stack(list(losses.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        # Gradients are the same in all processes by now, so that all of them skip or none.
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.grad_clip_norm)
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+            self.ema.update(self.model)
+            self._skipped_in_row = 0
+        else:
+            self._skip()
+        self.step += 1
+        self.samples += recipe.batch_size * self.processes.count
+        return {'total': total.detach(), **{k: v.detach() for k, v in losses.items()}}, norm
+
+    def _skip(self) -> None:
+        """Leave the weights as they are after a gradient that is not finite."""
+        self.skipped_steps += 1
+        self._skipped_in_row += 1
+        logger.warning('step %d: gradient is not finite, step skipped', self.step)
+        # The forward pass may have carried the same numbers into the running statistics.
+        healthy = dict(self.ema.model.named_buffers())
+        for name, buffer in self.model.named_buffers():
+            if buffer.is_floating_point() and not bool(torch.isfinite(buffer).all()):
+                buffer.copy_(healthy[name])
+        if self._skipped_in_row >= self.recipe.max_skipped_steps:
+            raise TrainingError(
+                f'{self._skipped_in_row} steps in a row had no finite gradient (up to step '
+                f"{self.step}); the training has diverged; lower 'lr' or raise 'warmup_steps' and "
+                f"start again; the last good state is in '{self.run_directory.path}'"
+            )
+
+    def _log(self, window: _Window, bar: Any) -> float:
+        """Write the means of a window; return the mean total loss."""
+        means = window.means()
+        epoch = self.samples / len(self.train_data)
+        factor = lr_factor(max(self.step - 1, 0), self.total_steps, self.recipe)
+        values = {
+            'epoch': round(epoch, 4),
+            'lr': self.recipe.lr * factor,
+            'loss': means.pop('loss'),
+            **means,
+            'skipped_steps': self.skipped_steps,
+            'bad_frames': len(self.bad_frames),
+            'trained_s': round(self.trained_s, 1),
+        }
+        if self.processes.is_main:
+            self.run_directory.log(self.step, values)
+        if bar is not None:
+            bar.set_postfix(loss=f'{values["loss"]["total"]:.3f}', best=self.best_score)
+        return float(values['loss']['total'])
+
+    def _evaluate(self) -> None:
+        """Score the averaged weights; keep them if they are the best so far."""
+        if self.val_data is not None and self.processes.is_main:
+            recipe = self.recipe
+            started = time.monotonic()
+            result = validate(
+                self.ema.model,
+                self.val_data,
+                self.config,
+                device=self.processes.device,
+                batch_size=recipe.eval_batch_size,
+                precision=recipe.precision,
+                progress=self.progress,
+            )
+            values = {
+                'chamfer_map': result.score,
+                'ap': result.chamfer.per_category,
+                'val_loss': {**result.losses, 'total': sum(result.losses.values())},
+                'eval_s': round(time.monotonic() - started, 1),
+            }
+            self.run_directory.log(self.step, values)
+            logger.info('step %d: chamfer mAP %.4f', self.step, result.score)
+            # A category without ground truth in the validation data leaves no score.
+            if math.isfinite(result.score) and result.score > (self.best_score or -1.0):
+                self.best_score, self.best_step = result.score, self.step
+                metadata = self._metadata() | {
+                    'chamfer_map': f'{result.score:.4f}',
+                    'chamfer': _json(result.chamfer.to_dict()),
+                }
+                save_checkpoint(self.run_directory.best_path, self.ema.model, metadata)
+            self._save()
+        self.processes.barrier()
+
+    def _finish(self) -> None:
+        """Evaluate for the last time and write the checkpoint that is shipped."""
+        interval = self.recipe.eval_interval_steps
+        if not interval or self.step % interval:
+            self._evaluate()
+        if self.processes.is_main:
+            if self.best_score is not None:
+                shutil.copyfile(self.run_directory.best_path, self.run_directory.model_path)
+            else:
+                save_checkpoint(self.run_directory.model_path, self.ema.model, self._metadata())
+
+    def _metadata(self) -> dict[str, str]:
+        """Return what a checkpoint tells about its training."""
+        drives = [drive.name for drive in self.train_data.drives]
+        val_drives = [drive.name for drive in self.val_data.drives] if self.val_data else []
+        return {
+            'recipe': _json(self.recipe),
+            'seed': str(self.recipe.seed),
+            'step': str(self.step),
+            'total_steps': str(self.total_steps),
+            'samples': str(self.samples),
+            'trained_s': f'{self.trained_s:.0f}',
+            'train_drives': _json(drives),
+            'train_frames': str(len(self.train_data)),
+            'val_drives': _json(val_drives),
+            'val_frames': str(len(self.val_data) if self.val_data else 0),
+            'pretrained_backbone': self.info.backbone or 'none',
+        }
+
+    def _save(self) -> None:
+        """Write the state to resume from."""
+        if self.processes.is_main:
+            self.run_directory.save_state(
+                {
+                    'model': self.model.state_dict(),
+                    'ema': self.ema.state_dict(),
+                    'optimizer': self.optimizer.state_dict(),
+                    'step': self.step,
+                    'samples': self.samples,
+                    'best_score': self.best_score,
+                    'best_step': self.best_step,
+                    'trained_s': self.trained_s,
+                    'skipped_steps': self.skipped_steps,
+                    'num_frames': len(self.train_data),
+                    'total_steps': self.total_steps,
+                }
+            )
+
+    def resume(self) -> None:
+        """Continue from the state in the run folder.
+
+        Raises:
+            TrainingError: the state is damaged or belongs to another model or training set.
+        """
+        state = self.run_directory.load_state()
+        if state['num_frames'] != len(self.train_data):
+            raise TrainingError(
+                f"'{self.run_directory.path}' was trained on {state['num_frames']} frames, now "
+                f'there are {len(self.train_data)}; give the same data'
+            )
+        try:
+            self.model.load_state_dict(state['model'])
+            self.ema.load_state_dict(state['ema'])
+            self.optimizer.load_state_dict(state['optimizer'])
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"the state in '{self.run_directory.path}' does not fit its model: {error}"
+            ) from error
+        self.step, self.samples = state['step'], state['samples']
+        self.best_score, self.best_step = state['best_score'], state['best_step']
+        self.trained_s, self.skipped_steps = state['trained_s'], state['skipped_steps']
+        if self.processes.is_main:
+            self.run_directory.forget_after(self.step)
+        logger.info('resumed at step %d of %d', self.step, self.total_steps)
+
+
+class _Window:
+    """Sums over the steps between two log lines; stays on the device until it is read."""
+
+    def __init__(self) -> None:
+        self._count = self._num_samples = 0
+        self._sums: dict[str, Tensor] = {}
+        self._norm = torch.zeros(())
+        self._data_s = self._step_s = 0.0
+
+    def __bool__(self) -> bool:
+        """Return whether any step was added."""
+        return self._count > 0
+
+    def add(
+        self,
+        losses: dict[str, Tensor],
+        norm: Tensor,
+        data_s: float,
+        step_s: float,
+        num_samples: int,
+    ) -> None:
+        """Add one step."""
+        self._count += 1
+        self._num_samples += num_samples
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+        self._norm = self._norm.to(norm.device) + norm.detach()
+        self._data_s += data_s
+        self._step_s += step_s
+
+    def means(self) -> dict[str, Any]:
+        """Return the means of the window."""
+        numbers = torch.stack([*self._sums.values(), self._norm.float()]).tolist()
+        means = [number / self._count for number in numbers]
+        return {
+            'loss': dict(zip(self._sums, means[:-1], strict=True)),
+            'grad_norm': means[-1],
+            'data_s': round(self._data_s / self._count, 4),
+            'step_s': round(self._step_s / self._count, 4),
+            'samples_per_s': round(self._num_samples / (self._data_s + self._step_s), 3),
+        }
+
+
+def _mix(*numbers: int) -> int:
+    """Return one well-mixed 63-bit seed for a few numbers."""
+    value = 0x9E3779B97F4A7C15
+    for number in numbers:
+        value = ((value ^ number) * 0xBF58476D1CE4E5B9 + 1) % 2**64
+        value ^= value >> 31
+    return value % 2**63
+
+
+def _json(value: Any) -> str:
+    return json.dumps(to_plain(value))

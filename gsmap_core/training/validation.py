@@ -1,0 +1,84 @@
+"""Scoring a model on drives while it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from gsmap_core.config import ModelConfig
+from gsmap_core.data.loading import MapDataset, make_loader
+from gsmap_core.data.sampling import SequentialBatches
+from gsmap_core.evaluation.chamfer import ChamferEvaluator, ChamferResult
+from gsmap_core.losses.criterion import Criterion
+from gsmap_core.models.postprocess import to_vector_maps
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Outcome of one evaluation.
+
+    Args:
+        chamfer: average precision over all frames.
+        losses: mean of each named loss.
+    """
+
+    chamfer: ChamferResult
+    losses: dict[str, float]
+
+    @property
+    def score(self) -> float:
+        """Chamfer mAP as a fraction; what the best checkpoint is chosen by."""
+        return self.chamfer.mean_ap
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module,
+    dataset: MapDataset,
+    config: ModelConfig,
+    *,
+    device: torch.device,
+    batch_size: int = 8,
+    precision: str = 'fp32',
+    progress: bool = False,
+) -> ValidationResult:
+    """Predict every frame of a dataset and score it.
+
+    Args:
+        model: an `OnlineMapper`; put into eval mode here and left there.
+        dataset: validation frames without augmentation.
+        config: of the model.
+        device: where the model is.
+        batch_size: samples per forward pass.
+        precision: `fp32` or `bf16`.
+        progress: show a bar on stderr.
+    """
+    model.eval()
+    criterion = Criterion(config).to(device)
+    evaluator = ChamferEvaluator(config.categories)
+    loader = make_loader(dataset, SequentialBatches(len(dataset), batch_size))
+    sums: dict[str, float] = {}
+    for batch in tqdm(loader, desc='validation', disable=not progress, leave=False):
+        truths = [dataset.ground_truth(index) for index in batch.indices]
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
+            output = model(batch.frame_batch(config.image, device))
+        losses = criterion(output, [target.to(device) for target in batch.targets])
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(loss) * len(batch)
+        # All decoded points count, as published: rings are not closed.
+        predictions = to_vector_maps(
+            output,
+            config,
+            closing_distance_m=0.0,
+            stamps_ns=[truth.stamp_ns for truth in truths],
+            sample_ids=[truth.sample_id for truth in truths],
+            scenes=[truth.scene for truth in truths],
+        )
+        for prediction, truth in zip(predictions, truths, strict=True):
+            evaluator.add(prediction, truth)
+    return ValidationResult(
+        evaluator.result(), {name: value / len(dataset) for name, value in sums.items()}
+    )
