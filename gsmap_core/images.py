@@ -76,13 +76,15 @@ def decode_jpeg(data: bytes, where: str, reduction: int = 1) -> ImageArray:
     Raises:
         DataError: the bytes are no image.
     """
-    buffer = np.frombuffer(data, dtype=np.uint8)
+    # OpenCV decodes a JPEG that is cut off and paints the rest grey, without a word.
+    is_cut_off = data[:2] == b'\xff\xd8' and data.rfind(b'\xff\xd9', len(data) // 2) < 0
+    buffer = np.frombuffer(b'' if is_cut_off else data, dtype=np.uint8)
     # IGNORE_ORIENTATION: a camera's EXIF tag must not turn the picture away from its calibration.
     flags = _REDUCED_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(buffer, flags) if len(buffer) else None
     if image is None:
         raise DataError(
-            f'{where}: {len(buffer)} bytes are not a readable image (corrupt or truncated); '
+            f'{where}: {len(data)} bytes are not a readable image (corrupt or truncated); '
             'expected JPEG or PNG; drop or re-record this frame'
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
