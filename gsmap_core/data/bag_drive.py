@@ -154,6 +154,18 @@ class BagDrive:
         """Return the reference stamp of a set [ns]."""
         return self._sets[index].stamp_ns
 
+    @property
+    def num_incomplete(self) -> int:
+        """Sets in which a camera is missing."""
+        return sum(None in item.indices for item in self._sets)
+
+    @property
+    def num_annotated(self) -> int:
+        """Sets that have ground truth."""
+        return sum(
+            self._own_index(self._truth_stamps, index) is not None for index in range(len(self))
+        )
+
     def sample_id(self, index: int) -> str:
         """Return the dataset's id of a set; empty if it has none."""
         found = self._own_index(self._sample_ids[0], index)
