@@ -1,7 +1,8 @@
-"""A transform buffer with tf2's semantics and no ROS underneath, for environments without `tf2_ros`.
+"""A transform buffer with tf2's semantics, for environments without `tf2_ros`.
 
-It answers as the real buffer does (interpolation, expiry, errors); `test/ros/test_tf_buffer.py` compares it with recorded
-answers. Stamps are whole nanoseconds. Safe to fill from one thread and to ask from another.
+It answers as the real buffer does (interpolation, expiry, errors); `test/ros/test_tf_buffer.py`
+compares it with recorded answers. Stamps are whole nanoseconds. Safe to fill from one thread and
+to ask from another.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class BufferError(TransformError):
 
     Attributes:
         tf2_name: class of the exception that tf2 raises in this case.
-        reason: `future`, `past`, `single_sample`, `no_data`, `unknown_frame`, `unconnected`, `invalid_name` or `loop`.
+        reason: `future`, `past`, `single_sample`, `no_data`, `unknown_frame`, `unconnected`,
+            `invalid_name` or `loop`.
     """
 
     tf2_name: ClassVar[str] = 'TransformException'
@@ -74,7 +76,8 @@ class StampedTransform:
 
     Args:
         matrix: (4, 4) float64 `target_from_source` [m].
-        stamp_ns: time the answer belongs to [ns]; 0 where only static transforms were asked at time 0.
+        stamp_ns: time the answer belongs to [ns]; 0 where only static transforms were asked at
+            time 0.
     """
 
     matrix: FloatArray
@@ -118,7 +121,8 @@ class _FrameHistory:
             newest = self.stamps_ns[-1]
             if stamp_ns < newest - cache_time_ns:
                 return
-            # As tf2 does, old samples go before the new one is stored, measured from the newest so far.
+            # As tf2 does, old samples go before the new one is stored, measured from the newest so
+            # far.
             expired = bisect_left(self.stamps_ns, newest - cache_time_ns)
             del self.stamps_ns[:expired], self.samples[:expired]
         index = bisect_left(self.stamps_ns, stamp_ns)
@@ -205,7 +209,8 @@ class TransformBuffer:
         """Store one transform.
 
         Args:
-            parent: frame the child is expressed in; a leading slash is stripped, here and in `child`.
+            parent: frame the child is expressed in; a leading slash is stripped, here and in
+                `child`.
             child: the frame being placed.
             stamp_ns: time [ns].
             translation: origin of the child in the parent [m].
@@ -262,7 +267,7 @@ class TransformBuffer:
     def lookup_full(
         self, target: str, target_stamp_ns: int, source: str, source_stamp_ns: int, fixed: str
     ) -> StampedTransform:
-        """Return what maps `source` at one time to `target` at another, `fixed` standing still in between.
+        """Return what maps `source` at one time to `target` at another.
 
         Raises:
             BufferError: as `lookup`, for either side.
@@ -304,7 +309,7 @@ class TransformBuffer:
             )
 
     def _latest_common_time_ns(self, target: str, source: str) -> int:
-        """Return the newest time at which every dynamic transform between two frames has data; 0 if all are static."""
+        """Return the newest time at which the whole chain has data; 0 if all of it is static."""
         source_side = self._newest_upwards(source)
         target_side = self._newest_upwards(target)
         for frame, target_newest in target_side.items():
@@ -314,7 +319,7 @@ class TransformBuffer:
         raise self._unconnected(target, source)
 
     def _newest_upwards(self, frame: str) -> dict[str, int]:
-        """Return each ancestor (itself first) with the oldest of the newest stamps below it; 0: only static so far."""
+        """Return each ancestor with the oldest of the newest stamps below it; 0: static only."""
         newest = 0
         result = {frame: 0}
         while (history := self._histories.get(frame)) is not None and history.samples:
@@ -328,7 +333,7 @@ class TransformBuffer:
         return result
 
     def _chain(self, target: str, source: str, stamp_ns: int) -> FloatArray:
-        """Walk up from both frames until they meet; each transform is interpolated between its own samples."""
+        """Walk up from both frames until they meet, each transform at its own samples."""
         ancestors_of_source, source_error = self._walk_up(source, stamp_ns)
         if target in ancestors_of_source:
             return ancestors_of_source[target]
@@ -348,7 +353,7 @@ class TransformBuffer:
     def _walk_up(
         self, source: str, stamp_ns: int
     ) -> tuple[dict[str, FloatArray], ExtrapolationError | None]:
-        """Return each reachable ancestor's `ancestor_from_source`, and what stopped the walk before the root."""
+        """Return `ancestor_from_source` of each ancestor, and what stopped the walk early."""
         frame, frame_from_source = source, np.eye(4)
         result = {source: frame_from_source}
         while (history := self._histories.get(frame)) is not None:

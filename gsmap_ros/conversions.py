@@ -1,0 +1,187 @@
+"""Pure functions between core values and ROS messages; the one place that asks for `cv_bridge`.
+
+Messages are read by attribute, so that any object with the same fields will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gsmap_core.errors import DataError
+from gsmap_core.images import decode_jpeg
+from gsmap_core.structures import ImageArray, MapElement, VectorMap
+
+_NANOSECONDS = 1_000_000_000
+
+#: Channels of the encodings, and which of them are red, green and blue.
+_ENCODINGS: dict[str, tuple[int, tuple[int, int, int]]] = {
+    'rgb8': (3, (0, 1, 2)),
+    'bgr8': (3, (2, 1, 0)),
+    'rgba8': (4, (0, 1, 2)),
+    'bgra8': (4, (2, 1, 0)),
+    'mono8': (1, (0, 0, 0)),
+    # Without a name for the order, BGR is what OpenCV drivers send.
+    '8UC3': (3, (2, 1, 0)),
+}
+
+ImageConverter = Callable[[Any, str], ImageArray]
+
+
+def stamp_to_ns(stamp: Any) -> int:
+    """Return the nanoseconds of a `builtin_interfaces/Time`."""
+    return int(stamp.sec) * _NANOSECONDS + int(stamp.nanosec)
+
+
+def ns_to_stamp(stamp_ns: int) -> Any:
+    """Build a `builtin_interfaces/Time`."""
+    from builtin_interfaces.msg import Time
+
+    sec, nanosec = divmod(int(stamp_ns), _NANOSECONDS)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def image_from_message(message: Any, topic: str) -> ImageArray:
+    """Return the (H, W, 3) uint8 RGB array of a `sensor_msgs/Image`.
+
+    Args:
+        message: the image; rows may be padded (`step`).
+        topic: named in errors.
+
+    Raises:
+        DataError: the encoding is not supported, or the data is shorter than its size says.
+    """
+    try:
+        num_channels, order = _ENCODINGS[message.encoding]
+    except KeyError:
+        raise DataError(
+            f"topic '{topic}': encoding '{message.encoding}' is not supported; expected one of "
+            f'{", ".join(_ENCODINGS)}'
+        ) from None
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    data = np.frombuffer(memoryview(message.data), dtype=np.uint8)
+    row_bytes = width * num_channels
+    if (
+        height <= 0
+        or width <= 0
+        or step < row_bytes
+        or data.size < step * (height - 1) + row_bytes
+    ):
+        raise DataError(
+            f"topic '{topic}': image of {width} x {height} px, {message.encoding}, step {step} "
+            f'holds {data.size} bytes; '
+            f'expected {max(step, row_bytes) * height}'
+        )
+    rows = np.lib.stride_tricks.as_strided(
+        data, shape=(height, row_bytes), strides=(step, 1), writeable=False
+    )
+    pixels = rows.reshape(height, width, num_channels)
+    return np.ascontiguousarray(pixels[..., list(order)])
+
+
+def image_from_compressed(message: Any, topic: str) -> ImageArray:
+    """Return the (H, W, 3) uint8 RGB array of a `sensor_msgs/CompressedImage`.
+
+    Raises:
+        DataError: the bytes are not a readable image; the message names the topic and the stamp.
+    """
+    where = f"topic '{topic}', stamp {stamp_to_ns(message.header.stamp)} ns"
+    return decode_jpeg(bytes(message.data), where)
+
+
+def probe_cv_bridge() -> tuple[ImageConverter | None, str]:
+    """Try `cv_bridge` on a tiny image; part of it is only loaded at the first conversion.
+
+    Returns:
+        A converter with the arguments and answers of `image_from_message`, or None with the
+        reason.
+    """
+    try:
+        from cv_bridge import CvBridge
+        from sensor_msgs.msg import Image
+
+        bridge = CvBridge()
+        tiny = Image(height=1, width=2, encoding='bgr8', step=6, data=[1, 2, 3, 4, 5, 6])
+        answer = np.asarray(bridge.imgmsg_to_cv2(tiny, desired_encoding='rgb8'))
+        if answer.tolist() != [[[3, 2, 1], [6, 5, 4]]]:
+            return None, f'cv_bridge answers {answer.tolist()} for a tiny image'
+    except ModuleNotFoundError as error:
+        return None, str(error)
+    except Exception as error:
+        # It is bound to one NumPy ABI and fails in several ways; whatever goes wrong counts as
+        # absent.
+        return None, f'cv_bridge does not work: {error!r}'
+
+    def convert(message: Any, topic: str) -> ImageArray:
+        source = 'bgr8' if message.encoding == '8UC3' else message.encoding
+        if source not in _ENCODINGS:
+            return image_from_message(message, topic)
+        try:
+            message.encoding = source
+            return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, desired_encoding='rgb8'))
+        except Exception as error:
+            raise DataError(f"topic '{topic}': cv_bridge refuses the image: {error}") from None
+
+    return convert, ''
+
+
+def element_to_message(element: MapElement) -> Any:
+    """Build a `gsmap_ros/MapElement`; covariances travel if the element has them."""
+    from geometry_msgs.msg import Point
+
+    from gsmap_ros.msg import MapElement as MapElementMessage
+
+    vertices = element.vertices
+    if not element.has_z:
+        vertices = np.column_stack([vertices, np.zeros(len(vertices))])
+    covariance = element.covariance
+    return MapElementMessage(
+        category=element.category,
+        id=element.id or 0,
+        score=1.0 if element.score is None else float(element.score),
+        closed=element.closed,
+        vertices=[Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()],
+        covariance=[] if covariance is None else covariance.astype(np.float32).ravel().tolist(),
+        num_observations=0 if element.score is None else max(1, element.num_observations),
+    )
+
+
+def local_map_to_message(local_map: VectorMap, frame_id: str) -> Any:
+    """Build a `gsmap_ros/MapElementArray` at the stamp of the map.
+
+    Args:
+        local_map: a map in the ego frame.
+        frame_id: name of the ego frame.
+
+    Raises:
+        DataError: the map is in another frame.
+    """
+    from gsmap_ros.msg import MapElementArray
+
+    if local_map.reference != 'ego':
+        raise DataError(
+            f"local map is in the {local_map.reference} frame; expected 'ego': convert it first"
+        )
+    area = local_map.range
+    message = MapElementArray(
+        sample_id=local_map.sample_id,
+        x_min=area.x_min,
+        x_max=area.x_max,
+        y_min=area.y_min,
+        y_max=area.y_max,
+        has_z=any(element.has_z for element in local_map.elements),
+        elements=[element_to_message(element) for element in local_map.elements],
+    )
+    message.header.stamp = ns_to_stamp(local_map.stamp_ns)
+    message.header.frame_id = frame_id
+    return message
+
+
+def above_score(local_map: VectorMap, threshold: float) -> VectorMap:
+    """Return the map without the elements that score below `threshold`."""
+    from dataclasses import replace
+
+    kept = tuple(e for e in local_map.elements if e.score is None or e.score >= threshold)
+    return replace(local_map, elements=kept)

@@ -1,0 +1,122 @@
+"""What the mapping node says about itself: its state in the form of diagnostic statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gsmap_ros.camera_input import CameraInputs
+from gsmap_ros.camera_sync import SyncCounters
+from gsmap_ros.diagnostics import ERROR, OK, STALE, WARN, SetAccount, Status
+from gsmap_ros.frame_builder import FrameBuilder
+from gsmap_ros.pose_source import PoseSource
+
+#: Stamps and clock that are further apart belong to different times [s].
+_CLOCK_DISTANCE_S = 60.0
+
+
+class MappingStatus:
+    """Collects what happens and turns it into statuses.
+
+    Args:
+        account: of the camera sets.
+    """
+
+    def __init__(self, account: SetAccount) -> None:
+        self._account = account
+        self._info: Mapping[str, str] = {}
+        self._pose: PoseSource | None = None
+        self._last_dropped = 0
+        self._last_mapped = 0
+        self.rig_name = ''
+        self.failure = ''
+        self.set_error = ''
+        self.clock_hint = ''
+        self.last_spread_ns = 0
+
+    def configured(self, info: Mapping[str, str], rig_name: str, pose: PoseSource) -> None:
+        """Note what configure loaded."""
+        self._info, self.rig_name, self._pose = dict(info), rig_name, pose
+
+    def unconfigured(self) -> None:
+        """Forget what configure loaded."""
+        self._info, self._pose = {}, None
+
+    def note_stamp(self, stamp_ns: int, now_ns: int) -> None:
+        """Compare a stamp with the node clock; far apart, errors say what to set."""
+        distance_s = (now_ns - stamp_ns) / 1e9
+        self.clock_hint = ''
+        if abs(distance_s) > _CLOCK_DISTANCE_S:
+            self.clock_hint = (
+                f' (image stamps are {distance_s:.0f} s behind the node clock; set use_sim_time '
+                f'to true for a replay, to '
+                'false without one)'
+            )
+
+    def statuses(
+        self,
+        inputs: CameraInputs | None,
+        builder: FrameBuilder | None,
+        counters: SyncCounters | None,
+    ) -> list[Status]:
+        """Return every status; the arguments are None while the node is not configured."""
+        if self.failure:
+            return [Status('camera sets', ERROR, self.failure, self._account.values())]
+        if inputs is None or builder is None or counters is None:
+            return [Status('camera sets', STALE, 'not configured', self._account.values())]
+        return [
+            *inputs.statuses(builder),
+            self._sets(counters),
+            self._pose_status(),
+            self._inference(),
+            Status('weights', OK, self._info.get('model', ''), self._info),
+        ]
+
+    def _sets(self, counters: SyncCounters) -> Status:
+        values: dict[str, object] = {
+            **self._account.values(),
+            'sync_complete': counters.complete,
+            'sync_partial': counters.partial,
+            'images_late': sum(counters.late.values()),
+            'images_out_of_order': sum(counters.out_of_order.values()),
+            'images_duplicate': sum(counters.duplicate.values()),
+            'images_without_stamp': sum(counters.invalid_stamp.values()),
+            'clock_jumps': counters.resets,
+            'spread_ms': f'{self.last_spread_ns / 1e6:.1f}',
+            'last_error': self.set_error,
+        }
+        dropped, mapped = int(str(values['sets_dropped'])), self._account.num_mapped
+        new_dropped, new_mapped = dropped - self._last_dropped, mapped - self._last_mapped
+        self._last_dropped, self._last_mapped = dropped, mapped
+        text = f'{mapped} of {self._account.num_received} sets mapped, {dropped} dropped'
+        if self._account.num_received == 0:
+            return Status('camera sets', STALE, f'no camera set yet{self.clock_hint}', values)
+        if new_dropped and not new_mapped:
+            return Status('camera sets', ERROR, f'{text}; {self.set_error}', values)
+        if new_dropped:
+            return Status('camera sets', WARN, text, values)
+        return Status('camera sets', OK, text, values)
+
+    def _pose_status(self) -> Status:
+        pose = self._pose
+        assert pose is not None
+        values = {
+            'source': pose.description,
+            'fixed_frame': pose.fixed_frame,
+            'last_error': pose.last_error,
+        }
+        if pose.last_error:
+            return Status('pose', ERROR, f'{pose.last_error}{self.clock_hint}', values)
+        if not pose.fixed_frame:
+            return Status('pose', STALE, 'no pose asked for yet', values)
+        return Status('pose', OK, f"ego pose in '{pose.fixed_frame}'", values)
+
+    def _inference(self) -> Status:
+        values = self._account.values()
+        shown = {
+            key: values.get(key, '') for key in ('rate_hz', 'latency_p50_ms', 'latency_p95_ms')
+        }
+        shown |= {key: self._info.get(key, '') for key in ('device', 'precision', 'torch')}
+        if not self._account.num_mapped:
+            return Status('inference', STALE, 'no set mapped yet', shown)
+        text = f'{shown["rate_hz"]} maps a second, {shown["latency_p50_ms"]} ms at the median'
+        return Status('inference', OK, text, shown)

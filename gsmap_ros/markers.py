@@ -1,0 +1,131 @@
+"""Markers of local maps for RViz: pure functions from maps to `visualization_msgs/MarkerArray`.
+
+Namespace is the category name, id the element's identity or its place in the array. Ids that
+vanish are deleted one by one: clearing everything each time would flicker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gsmap_core.categories import category_by_id
+from gsmap_core.structures import MapElement, VectorMap
+from gsmap_ros.conversions import ns_to_stamp
+
+MarkerKey = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class MarkerStyle:
+    """How elements are drawn.
+
+    Args:
+        line_width_m: width of the lines [m].
+        lifetime_s: RViz removes markers that are not renewed for so long; 0: never [s].
+        frame_locked: keep them fixed to the moving frame between two updates.
+    """
+
+    line_width_m: float = 0.15
+    lifetime_s: float = 0.5
+    frame_locked: bool = True
+
+
+def marker_keys(elements: Iterable[MapElement]) -> list[MarkerKey]:
+    """Return namespace and id of each element, unique in the array.
+
+    A tracked element keeps its identity; the others are numbered by their place within their
+    category, which keeps their ids small and stable while the number of elements changes little. 0
+    is never used: (``""``, 0) is RViz's DELETEALL.
+    """
+    elements = list(elements)
+    used = {(e.category_name, e.id) for e in elements if e.id}
+    counters: dict[str, int] = {}
+    keys: list[MarkerKey] = []
+    for element in elements:
+        name = element.category_name
+        if element.id:
+            keys.append((name, element.id))
+            continue
+        place = counters.get(name, 0) + 1
+        while (name, place) in used:
+            place += 1
+        counters[name] = place
+        keys.append((name, place))
+    return keys
+
+
+def clear_markers(frame_id: str, stamp_ns: int) -> Any:
+    """Build the array that removes every marker of the topic (on activate and reset)."""
+    from visualization_msgs.msg import Marker, MarkerArray
+
+    return MarkerArray(markers=[_bare_marker(frame_id, stamp_ns, ('', 0), Marker.DELETEALL)])
+
+
+def map_markers(
+    local_map: VectorMap,
+    frame_id: str,
+    style: MarkerStyle,
+    previous: frozenset[MarkerKey] = frozenset(),
+) -> tuple[Any, frozenset[MarkerKey]]:
+    """Build the markers of a map.
+
+    Args:
+        local_map: elements in `frame_id` [m].
+        frame_id: frame of the markers.
+        style: how they are drawn.
+        previous: keys that are on display; those without an element now get a DELETE.
+
+    Returns:
+        The `MarkerArray`, and the keys now on display.
+    """
+    from visualization_msgs.msg import Marker, MarkerArray
+
+    keys = marker_keys(local_map.elements)
+    markers = [
+        _element_marker(element, key, frame_id, local_map.stamp_ns, style)
+        for element, key in zip(local_map.elements, keys, strict=True)
+    ]
+    shown = frozenset(keys)
+    markers += [
+        _bare_marker(frame_id, local_map.stamp_ns, key, Marker.DELETE)
+        for key in sorted(previous - shown)
+    ]
+    return MarkerArray(markers=markers), shown
+
+
+def _bare_marker(frame_id: str, stamp_ns: int, key: MarkerKey, action: int) -> Any:
+    from visualization_msgs.msg import Marker
+
+    marker = Marker(ns=key[0], id=key[1], action=action)
+    marker.header.frame_id = frame_id
+    marker.header.stamp = ns_to_stamp(stamp_ns)
+    return marker
+
+
+def _element_marker(
+    element: MapElement, key: MarkerKey, frame_id: str, stamp_ns: int, style: MarkerStyle
+) -> Any:
+    from builtin_interfaces.msg import Duration
+    from geometry_msgs.msg import Point
+    from std_msgs.msg import ColorRGBA
+    from visualization_msgs.msg import Marker
+
+    marker = _bare_marker(frame_id, stamp_ns, key, Marker.ADD)
+    marker.type = Marker.LINE_STRIP
+    marker.pose.orientation.w = 1.0
+    marker.scale.x = style.line_width_m
+    red, green, blue = (channel / 255 for channel in category_by_id(element.category).colour_rgb)
+    marker.color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
+    vertices = element.vertices.tolist()
+    if element.closed:
+        vertices.append(vertices[0])
+    marker.points = [
+        Point(x=vertex[0], y=vertex[1], z=vertex[2] if len(vertex) == 3 else 0.0)
+        for vertex in vertices
+    ]
+    whole_s = int(style.lifetime_s)
+    marker.lifetime = Duration(sec=whole_s, nanosec=int((style.lifetime_s - whole_s) * 1e9))
+    marker.frame_locked = style.frame_locked
+    return marker
