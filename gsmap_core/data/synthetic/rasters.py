@@ -267,11 +267,8 @@ class ShadowMap:
             x, y = low - first
             target = np.s_[y : y + high[1] - low[1], x : x + high[0] - low[0]]
             image[0][target], image[1][target] = self._sun[source], self._sky[source]
-        if moving:
-            sun, sky = np.full_like(image, 255)
-            for box in moving:
-                self._draw_box(sun, sky, box, origin, time_s)
-            image = np.minimum(image, [sun, cv2.GaussianBlur(sky, (0, 0), 1.5)])
+        for box in moving:
+            self._draw_box(image[0], image[1], box, origin, time_s)
         packed = image[0].astype(np.int32) | (image[1].astype(np.int32) << 8)
         return packed, origin
 

@@ -21,10 +21,10 @@ from gsmap_core.structures import Camera, FloatArray
 NEAR_M = 0.1
 #: Ground farther away than this is sky [m].
 FAR_GROUND_M = 600.0
-_MAX_STEPS = 24
+_MAX_STEPS = 10
 _EASY_STEPS = 3
-#: Height above the ground at which a ray has arrived, as a share of the distance: 0.02 px at a focal length of 1000 px.
-_TOLERANCE = 2e-5
+#: Height above the ground at which a ray has arrived, as a share of the distance: 0.04 px at a focal length of 1000 px.
+_TOLERANCE = 4e-5
 
 
 class Waves:

@@ -24,7 +24,7 @@ from gsmap_core.structures import Camera, FloatArray, ImageArray
 #: Solids and trees farther from the vehicle are not drawn [m].
 DRAW_DISTANCE_M = 115.0
 #: Half width of the surroundings that have shadows [m].
-SHADOW_RADIUS_M = 100.0
+SHADOW_RADIUS_M = 80.0
 _NOISE_VALUES = 1 << 20
 
 
@@ -234,8 +234,12 @@ class Renderer:
             start = int(
                 np.random.SeedSequence([noise_seed & 0xFFFFFFFF, index]).generate_state(1)[0]
             )
-            repeats = values.numel() // _NOISE_VALUES + 2
-            tiled = self._noise.repeat(repeats)[start % _NOISE_VALUES :][: values.numel()]
+            start %= _NOISE_VALUES
+            # The table is cut where the picture starts and repeated as often as it takes.
+            pieces, missing = [self._noise[start : start + values.numel()]], values.numel()
+            while (missing := missing - len(pieces[-1])) > 0:
+                pieces.append(self._noise[:missing])
+            tiled = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
             values.add_(tiled, alpha=conditions.noise)
         picture = values.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
         return picture.view(camera.height_px, camera.width_px, 3).cpu().numpy()

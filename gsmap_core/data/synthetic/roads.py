@@ -18,16 +18,19 @@ from gsmap_core.data.synthetic.planar import (
     densified,
     left_normal,
     resample,
+    resample_smooth,
     simplified,
     smooth,
     strip,
 )
 from gsmap_core.structures import FloatArray
 
-#: Corners where two grid edges meet without a junction are rounded with this Gaussian [m]; the radius is about twice it.
-BEND_SMOOTHING_M = 12.0
+#: Corners where two grid edges meet without a junction are rounded with this Gaussian [m]; a right angle gets a radius of about 0.9 of it.
+BEND_SMOOTHING_M = 16.0
 #: Room between the smallest radius of a street and its half width, so that the inner kerb keeps a sane curve [m].
 MIN_INNER_RADIUS_M = 5.0
+#: No street bends more tightly than this [m].
+MIN_RADIUS_M = 14.0
 
 
 @dataclass(frozen=True)
@@ -254,24 +257,38 @@ def _merge_bends(edges: list[tuple[int, int]], count: int) -> list[list[int]]:
 
 def _street_curve(dice: Dice, settings: RoadSettings, corners: FloatArray) -> Curve:
     """Return the centre line through the corners; edges may bulge, corners between them are rounded."""
-    pieces = []
-    for start, end in zip(corners[:-1], corners[1:], strict=True):
-        chord = end - start
-        length = float(np.linalg.norm(chord))
-        t = np.linspace(0.0, 1.0, int(round(length)) + 1)
+    bulges = []
+    for _ in corners[1:]:
         bulge = dice.uniform(-1.0, 1.0) * settings.bend_m
         is_curved, is_double = dice.chance(settings.curved_share), dice.chance(0.3)
-        sideways = np.zeros_like(t)
-        if is_curved:
-            # sin^2 leaves the junction straight, so that the crossing and the stop line lie square to the street.
-            sideways = bulge * np.sin(np.pi * t) ** 2
-            if is_double:
-                sideways = 0.35 * sideways * np.sin(2 * np.pi * t) * 1.3
-        normal = left_normal(chord / length)
-        piece = start + t[:, None] * chord + sideways[:, None] * normal
-        pieces.append(piece if not pieces else piece[1:])
-    points = resample(np.concatenate(pieces), 1.0)
-    return Curve(resample(smooth(points, BEND_SMOOTHING_M if len(corners) > 2 else 3.0), 1.0))
+        bulges.append((bulge if is_curved else 0.0, is_double))
+    smoothing = BEND_SMOOTHING_M if len(corners) > 2 else 3.0
+    # A bulge next to a bend can make it too tight to drive: flatten the bulges first, then widen the bend.
+    for flatten, widen in ((1.0, 1.0), (0.5, 1.1), (0.0, 1.2), (0.0, 1.5), (0.0, 1.8)):
+        pieces = [
+            _bulged(start, end, flatten * bulge, is_double)[1 if index else 0 :]
+            for index, (start, end, (bulge, is_double)) in enumerate(
+                zip(corners[:-1], corners[1:], bulges, strict=True)
+            )
+        ]
+        points = resample(np.concatenate(pieces), 1.0)
+        curve = Curve(resample_smooth(smooth(points, widen * smoothing), 1.0))
+        if curve.min_radius_m() >= MIN_RADIUS_M:
+            break
+    return curve
+
+
+def _bulged(start: FloatArray, end: FloatArray, bulge: float, is_double: bool) -> FloatArray:
+    """Return a point per metre from start to end, swinging out by `bulge` [m] once or to both sides."""
+    chord = end - start
+    length = float(np.linalg.norm(chord))
+    t = np.linspace(0.0, 1.0, int(round(length)) + 1)
+    # sin^2 leaves the junction straight, so that the crossing and the stop line lie square to the street.
+    sideways = bulge * np.sin(np.pi * t) ** 2
+    if is_double:
+        sideways = 0.45 * sideways * np.sin(2 * np.pi * t)
+    normal = left_normal(chord / length)
+    return np.asarray(start + t[:, None] * chord + sideways[:, None] * normal)
 
 
 def _junctions(ends: list[tuple[int, int]], curves: list[Curve]) -> dict[int, tuple[Arm, ...]]:
@@ -319,7 +336,7 @@ def _profiles(
     for index in range(len(curves)):
         if root(index) == index:
             members = [curve for i, curve in enumerate(curves) if root(i) == index]
-            radius = min(curve.min_radius_m() for curve in members)
+            radius = max(min(curve.min_radius_m() for curve in members), MIN_RADIUS_M)
             chosen[index] = _profile(dice, settings, is_yellow_town, radius - MIN_INNER_RADIUS_M)
     return [chosen[root(index)] for index in range(len(curves))]
 
@@ -490,7 +507,7 @@ def _connection(before: FloatArray, after: FloatArray) -> FloatArray:
     )
     t = np.linspace(0.0, 1.0, max(int(np.ceil(distance)), 4) * 2 + 1)[:, None]
     weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
-    return resample(weights @ handles, 1.0)
+    return resample_smooth(weights @ handles, 1.0)
 
 
 def line_on_ground(points: FloatArray, spacing: float, tolerance: float = 0.015) -> FloatArray:

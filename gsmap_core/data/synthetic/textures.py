@@ -95,6 +95,7 @@ def wear_tile() -> np.ndarray:
     return result
 
 
+@lru_cache(maxsize=len(Material))
 def mean_colour(material: Material) -> tuple[float, float, float]:
     """Return the mean RGB colour of a material, 0 to 1."""
     r, g, b = material_tile(material)[..., :3].reshape(-1, 3).mean(axis=0) / 255

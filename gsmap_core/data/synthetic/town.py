@@ -157,7 +157,7 @@ def _surroundings(network: RoadNetwork) -> list[GroundPatch]:
     areas = []
     for street in network.streets:
         width = street.profile.half_width_m + street.profile.sidewalk_m
-        areas.append(shapely.LineString(street.curve.points).buffer(width, quad_segs=4))
+        areas.append(shapely.LineString(street.curve.points).buffer(width, quad_segs=4, cap_style='flat'))
     least = min(street.profile.sidewalk_m for street in network.streets)
     sidewalk = shapely.union_all([*areas, network.surface.buffer(least)]).simplify(0.05)
     kerb = network.surface.buffer(KERB_WIDTH_M).simplify(0.015)
