@@ -224,6 +224,8 @@ class BevConfig:
             live).
         num_refine_blocks: residual 3x3 convolution blocks on the finished BEV features; 0 in the
             published models.
+        embedding_std: spread of the initial BEV queries; 1 as published, smaller lets small models
+            trained from scratch see the images from the start.
     """
 
     view_transform: Literal['gkt', 'bevformer', 'lss'] = 'gkt'
@@ -239,6 +241,7 @@ class BevConfig:
     self_attention: Literal['deformable', 'none'] = 'deformable'
     can_bus: bool = False
     num_refine_blocks: int = 0
+    embedding_std: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class BevDeformableAttention(nn.Module):
 class TemporalSelfAttention(nn.Module):
     """BEV cells read the BEV around themselves, with two slots as published: history and present.
 
-    Without history both slots hold the present queries. The published code mixes samples of a batch here; this does not.
+    Without history both slots hold the present queries. The published code mixes samples of a
+    batch here; this does not.
 
     Args:
         dims: C.
@@ -156,7 +157,8 @@ def reset_deformable(
 
     Args:
         module: the layer.
-        offsets: initial offsets in the order of the offset bias, any shape with the right number of values.
+        offsets: initial offsets in the order of the offset bias, any shape with the right number
+            of values.
     """
     nn.init.zeros_(module.sampling_offsets.weight)
     with torch.no_grad():

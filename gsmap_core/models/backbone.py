@@ -1,6 +1,7 @@
 """Image backbone (ResNet family) and feature pyramid.
 
-Parameter names of the backbone are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, ...), so that a torchvision file
+Parameter names of the backbone are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, ...), so that
+a torchvision file
 loads as it is. The stride of a bottleneck sits in its 3x3 convolution, as there.
 """
 
@@ -83,8 +84,10 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
 class ResNet(nn.Module):
     """ResNet that returns the chosen stages.
 
-    Both stems give stages 1 to 4 the strides 4, 8, 16 and 32. `conv7` is torchvision's: a 7x7 convolution of stride 2, then max-pooling
-    (stage 1 keeps the size). `conv3` is one 3x3 convolution of stride 2 and no pooling (stage 1 halves the size), which
+    Both stems give stages 1 to 4 the strides 4, 8, 16 and 32. `conv7` is torchvision's: a 7x7
+    convolution of stride 2, then max-pooling
+    (stage 1 keeps the size). `conv3` is one 3x3 convolution of stride 2 and no pooling (stage 1
+    halves the size), which
     is cheaper at small images.
 
     Args:
@@ -139,7 +142,8 @@ class ResNet(nn.Module):
         The classifier (`fc.*`) and stages that this backbone does not have are ignored.
 
         Raises:
-            CheckpointError: a tensor is missing, unknown or of another shape; the message lists them.
+            CheckpointError: a tensor is missing, unknown or of another shape; the message lists
+                them.
         """
         own = self.state_dict()
         unused = tuple(f'layer{stage}.' for stage in range(len(self.stage_channels) + 1, 5))
@@ -197,7 +201,8 @@ class ResNet(nn.Module):
 class FeaturePyramid(nn.Module):
     """Feature pyramid that returns its finest level only.
 
-    One input: a 1x1 and a 3x3 convolution, as published. Several: every level gets its own 1x1 convolution, coarser levels are
+    One input: a 1x1 and a 3x3 convolution, as published. Several: every level gets its own 1x1
+    convolution, coarser levels are
     added upwards (nearest neighbour), then one 3x3 convolution on the finest.
 
     Args:
@@ -248,13 +253,15 @@ class ImageEncoder(nn.Module):
 
         Args:
             images: (B, N, 3, H, W) normalised.
-            camera_mask: (B, N) bool; a missing image is not looked at and does not enter any batch statistics.
+            camera_mask: (B, N) bool; a missing image is not looked at and does not enter any batch
+                statistics.
 
         Returns:
             (B, N, C, H / stride, W / stride); zeros where the camera is missing.
         """
         batch, cameras = camera_mask.shape
-        # Channels-last convolutions are a quarter to a third faster on CPUs, and the tokens come out in order.
+        # Channels-last convolutions are a quarter to a third faster on CPUs, and the tokens come
+        # out in order.
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         if bool(camera_mask.all()):
             return self.neck(self.backbone(flat)).unflatten(0, (batch, cameras))

@@ -76,7 +76,8 @@ def save_checkpoint(
         )
         os.close(handle)
         save_file(tensors, temporary, metadata=metadata)
-        # mkstemp makes private files; a checkpoint gets the permissions that any new file would have.
+        # mkstemp makes private files; a checkpoint gets the permissions that any new file would
+        # have.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -108,7 +109,8 @@ def load_checkpoint(path: Path | str, device: torch.device | str = 'cpu') -> Loa
         device: where the model goes.
 
     Raises:
-        CheckpointError: the file is missing, truncated, not one of ours, or its tensors do not fit its configuration.
+        CheckpointError: the file is missing, truncated, not one of ours, or its tensors do not fit
+            its configuration.
     """
     path = Path(path)
     metadata = _read_metadata(path)
@@ -126,8 +128,10 @@ def load_weights_into(model: OnlineMapper, path: Path | str) -> None:
     """Load a checkpoint's tensors into a model that exists.
 
     Raises:
-        CheckpointError: the file is missing, truncated or foreign, or belongs to another configuration; the message then lists the
-            missing and the unexpected tensors and the differing shapes. The model is unchanged in that case.
+        CheckpointError: the file is missing, truncated or foreign, or belongs to another
+            configuration; the message then lists the
+            missing and the unexpected tensors and the differing shapes. The model is unchanged in
+            that case.
     """
     path = Path(path)
     _read_metadata(path)

@@ -118,7 +118,8 @@ class DecoderLayer(nn.Module):
 class MapDecoder(nn.Module):
     """Queries, layers and heads.
 
-    A query is the sum of an instance and a point embedding; its first C channels are the position code, the last C the
+    A query is the sum of an instance and a point embedding; its first C channels are the position
+    code, the last C the
     content.
 
     Args:

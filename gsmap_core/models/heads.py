@@ -6,7 +6,8 @@ import math
 
 from torch import Tensor, nn
 
-#: Initial probability of every category; keeps the focal loss of the many empty queries small at the start.
+#: Initial probability of every category; keeps the focal loss of the many empty queries small at
+#: the start.
 PRIOR_PROBABILITY = 0.01
 
 

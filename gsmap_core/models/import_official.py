@@ -15,7 +15,8 @@ _TRANSFORMER = _HEAD + r'transformer\.'
 _ENCODER = _TRANSFORMER + r'encoder\.layers\.(\d+)\.'
 _DECODER = _TRANSFORMER + r'decoder\.layers\.(\d+)\.'
 
-#: (pattern of the published name, our name), first match wins. Decoder rules are those of joint self-attention.
+#: (pattern of the published name, our name), first match wins. Decoder rules are those of joint
+#: self-attention.
 _RULES: tuple[tuple[str, str], ...] = (
     (r'img_backbone\.(.+)', r'image_encoder.backbone.\1'),
     (r'img_neck\.lateral_convs\.(\d+)\.conv\.(.+)', r'image_encoder.neck.lateral.\1.\2'),
@@ -57,7 +58,8 @@ _RULES: tuple[tuple[str, str], ...] = (
 )
 _COMPILED = tuple((re.compile(pattern), ours) for pattern, ours in _RULES)
 
-#: Saved files carry this constant beside the state dict; it is rebuilt from the configuration here.
+#: Saved files carry this constant beside the state dict; it is rebuilt from the configuration
+#: here.
 _IGNORED = re.compile(_ENCODER + r'attentions\.1\.attention\.grid_offsets')
 
 
@@ -87,7 +89,8 @@ def convert_official(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict
         config: the model they are meant for; its grid must be in the published order.
 
     Raises:
-        CheckpointError: the configuration's grid is in another order, or names are unknown (all are listed).
+        CheckpointError: the configuration's grid is in another order, or names are unknown (all
+            are listed).
     """
     if config.bev.order != 'official':
         raise CheckpointError(

@@ -21,7 +21,8 @@ from gsmap_core.models.outputs import MapperOutput
 
 _logger = logging.getLogger(__name__)
 
-#: Entries of the published models' box code weights: a frozen parameter that nothing reads, kept for their count.
+#: Entries of the published models' box code weights: a frozen parameter that nothing reads, kept
+#: for their count.
 NUM_CODE_WEIGHTS = 4
 
 
@@ -48,8 +49,10 @@ class OnlineMapper(nn.Module):
 
     Args:
         config: the model.
-        pretrained_backbone: torchvision-named tensors of the image backbone. With them the stages and normalisations
-            named by `config.backbone` are frozen; without, nothing is frozen and normalisation trains.
+        pretrained_backbone: torchvision-named tensors of the image backbone. With them the stages
+            and normalisations
+            named by `config.backbone` are frozen; without, nothing is frozen and normalisation
+            trains.
 
     Raises:
         ConfigError: the configuration asks for parts that do not exist.
@@ -90,10 +93,12 @@ class OnlineMapper(nn.Module):
             state: fusion state of the previous frames; must be None without temporal fusion.
 
         Returns:
-            Predictions of all L decoder layers in unit coordinates of `config.grid`, see `MapperOutput`.
+            Predictions of all L decoder layers in unit coordinates of `config.grid`, see
+            `MapperOutput`.
 
         Raises:
-            DataError: the images have another size than the configuration, or a lidar-frame model got no
+            DataError: the images have another size than the configuration, or a lidar-frame model
+                got no
                 `ego_from_reference`.
             ConfigError: a state was given to a model without temporal fusion.
         """
@@ -149,7 +154,8 @@ def parameter_report(config: ModelConfig) -> dict[str, int]:
     """Count the parameters of a configuration without allocating them.
 
     Returns:
-        `total_parameters`, and `trainable_parameters` of the published recipe: with a pretrained backbone, whose frozen stages
+        `total_parameters`, and `trainable_parameters` of the published recipe: with a pretrained
+        backbone, whose frozen stages
         and normalisations (`config.backbone`) do not count.
     """
     with torch.device('meta'):

@@ -13,12 +13,15 @@ class MapperOutput:
     """Predictions of every decoder layer.
 
     Args:
-        class_logits: (L, B, M, K) logits, K categories in the order of `config.categories`, no background.
-        points: (L, B, M, P, 2) float32 unit coordinates (u along columns, v along rows of the BEV grid) in (0, 1);
+        class_logits: (L, B, M, K) logits, K categories in the order of `config.categories`, no
+            background.
+        points: (L, B, M, P, 2) float32 unit coordinates (u along columns, v along rows of the BEV
+            grid) in (0, 1);
             `config.grid.unit_to_metres` turns them into x, y of the reference frame.
         bev: (B, C, H, W) BEV features that the decoder read.
         bev_mask_logits: (B, 1, H, W) logits of the BEV mask head, or None without one.
-        one_to_many: class logits (L, B, M', K) and points (L, B, M', P, 2) of the training-only queries, or None.
+        one_to_many: class logits (L, B, M', K) and points (L, B, M', P, 2) of the training-only
+            queries, or None.
         state: what temporal fusion hands to the next frame; None without fusion.
     """
 

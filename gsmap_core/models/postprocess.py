@@ -51,17 +51,20 @@ def to_vector_maps(
         config: the model's configuration.
         score_threshold: lowest score that is kept.
         max_elements: at most that many elements per sample.
-        closing_distance_m: ends within this distance make an element closed, its last point is then dropped [m];
+        closing_distance_m: ends within this distance make an element closed, its last point is
+            then dropped [m];
             0: never (published metrics); None: the configuration's.
         stamps_ns: B stamps [ns]; omitted: 0.
         sample_ids: B ids; omitted: empty.
         scenes: B drive names; omitted: empty.
         map_from_base: B ego poses (4, 4) or None each; omitted: None.
-        ego_from_reference: for models in the lidar frame: B transforms (4, 4) that turn the result into the ego frame;
+        ego_from_reference: for models in the lidar frame: B transforms (4, 4) that turn the result
+            into the ego frame;
             without, such a result stays in the lidar frame and says so.
 
     Returns:
-        B maps, elements by descending score. Vertices are (P, 2) float64 [m]: in the ego frame, or in
+        B maps, elements by descending score. Vertices are (P, 2) float64 [m]: in the ego frame, or
+        in
         the frame that the map's `reference` names.
 
     Raises:

@@ -1,7 +1,9 @@
 """Multi-scale deformable attention in plain PyTorch.
 
-Every query reads a few learned positions of each head's feature map with bilinear interpolation and sums them with
-learned weights (Deformable DETR). Positions are in fractions of the map: a value u lies at pixel u * W - 0.5; what falls
+Every query reads a few learned positions of each head's feature map with bilinear interpolation
+and sums them with
+learned weights (Deformable DETR). Positions are in fractions of the map: a value u lies at pixel u
+* W - 0.5; what falls
 outside reads zero.
 """
 
@@ -26,10 +28,12 @@ def deformable_attention(
     """Sample and sum.
 
     Args:
-        value: (B, S, heads, D) features of all levels, row-major, one level after the other; S is the sum of H * W.
+        value: (B, S, heads, D) features of all levels, row-major, one level after the other; S is
+            the sum of H * W.
         spatial_shapes: L pairs (H, W).
-        sampling_locations: (B, Q, heads, L, P, 2) positions (u along the width, v along the height) as fractions; kept in
-            float32 whatever the dtype of the features.
+        sampling_locations: (B, Q, heads, L, P, 2) positions (u along the width, v along the
+            height) as fractions; used in
+            float32 at least, whatever the dtype of the features.
         attention_weights: (B, Q, heads, L, P).
 
     Returns:
@@ -51,9 +55,11 @@ def deformable_attention(
             f'{tuple(sampling_locations.shape)}, weights {tuple(attention_weights.shape)}; expected locations '
             f'{(*expected, 2)} and weights {expected} with value length equal to the sum of H * W'
         )
-    # grid_sample counts from -1 to 1 over the map; align_corners=False is exactly the half-pixel convention above.
-    grids = sampling_locations.float() * 2 - 1
-    # (B * heads, 1, Q * L * P) weights at the end keep the sum over points one matrix product per head.
+    # Half precision is not enough for positions; double stays double.
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    # grid_sample counts from -1 to 1 over the map; align_corners=False is exactly the half-pixel
+    # convention above.
+    grids = sampling_locations.to(dtype) * 2 - 1
     sampled = []
     start = 0
     for level in range(levels):
@@ -64,11 +70,11 @@ def deformable_attention(
         grid = grids[:, :, :, level].transpose(1, 2).reshape(batch * heads, queries, points, 2)
         sampled.append(
             functional.grid_sample(
-                feature.float(), grid, mode='bilinear', padding_mode='zeros', align_corners=False
+                feature.to(dtype), grid, mode='bilinear', padding_mode='zeros', align_corners=False
             )
         )
     samples = torch.cat(sampled, dim=-1)  # (B * heads, D, Q, L * P)
-    weights = attention_weights.float().transpose(1, 2)
+    weights = attention_weights.to(dtype).transpose(1, 2)
     weights = weights.reshape(batch * heads, 1, queries, levels * points)
     result = (samples * weights).sum(-1)  # (B * heads, D, Q)
     return result.view(batch, heads * dims, queries).transpose(1, 2).to(value.dtype)
@@ -77,7 +83,8 @@ def deformable_attention(
 def compass_offsets(num_heads: int, num_points: int) -> Tensor:
     """Return the (heads, P, 2) initial offsets of deformable attention: one direction per head, farther with each point.
 
-    Directions are evenly spaced and scaled so that the larger component is 1; point i lies i + 1 pixels out.
+    Directions are evenly spaced and scaled so that the larger component is 1; point i lies i + 1
+    pixels out.
     """
     angles = torch.arange(num_heads, dtype=torch.float32) * (2.0 * math.pi / num_heads)
     directions = torch.stack([angles.cos(), angles.sin()], dim=-1)

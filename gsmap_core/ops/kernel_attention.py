@@ -1,6 +1,7 @@
 """Geometric kernel attention: weighted sums over a small window of integer positions around a projected point.
 
-No interpolation and no gradient to positions; positions outside the map are clamped to its border. The sum itself is
+No interpolation and no gradient to positions; positions outside the map are clamped to its border.
+The sum itself is
 `gather_weighted_sum`, with a plain reference beside it.
 """
 
@@ -48,7 +49,8 @@ def gather_weighted_sum(
 class _GatherWeightedSum(torch.autograd.Function):
     """`embedding_bag` forward, and again backward over the transposed index list.
 
-    The framework's own gradient of `embedding_bag` adds row by row; summing each row's groups in one bag is several
+    The framework's own gradient of `embedding_bag` adds row by row; summing each row's groups in
+    one bag is several
     times faster, and exact in the same way on every run (no atomic additions on the CPU).
     """
 

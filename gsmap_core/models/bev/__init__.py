@@ -11,9 +11,12 @@ from gsmap_core.errors import ConfigError
 def build_view_transform(config: ModelConfig) -> nn.Module:
     """Build the view transform of a configuration.
 
-    Every view transform is a module whose `forward(features, pixels_from_reference, camera_mask, can_bus)` takes (B, N, C, h, w)
-    features, (B, N, 4, 4) float32 matrices from the model's reference frame to pixels of the network input, a (B, N)
-    bool mask and the (B, 18) CAN-bus features or None, and returns (B, C, H, W) BEV features in the cell order of
+    Every view transform is a module whose `forward(features, pixels_from_reference, camera_mask,
+    can_bus)` takes (B, N, C, h, w)
+    features, (B, N, 4, 4) float32 matrices from the model's reference frame to pixels of the
+    network input, a (B, N)
+    bool mask and the (B, 18) CAN-bus features or None, and returns (B, C, H, W) BEV features in
+    the cell order of
     `config.grid`. `reset_parameters()` initialises it.
 
     Raises:

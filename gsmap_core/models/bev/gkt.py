@@ -1,7 +1,9 @@
 """Geometry-guided kernel transformer: BEV cells look at small windows around their projections into the cameras.
 
-Each cell stands for a pillar of `num_heights` points. Attention head h reads a `kernel_rows` x `kernel_columns` window around the
-projection of height h. A camera takes part for a cell when it sees at least one of the heights; the cameras are averaged.
+Each cell stands for a pillar of `num_heights` points. Attention head h reads a `kernel_rows` x
+`kernel_columns` window around the
+projection of height h. A camera takes part for a cell when it sees at least one of the heights;
+the cameras are averaged.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class PillarViews:
 
     Args:
         cells: (V,) int64, sample * H * W + cell, of every visible (camera, cell) pair.
-        rows: (V * heights, K) int32, rows of the value tensor (B * N * h * w * heights, C / heights).
+        rows: (V * heights, K) int32, rows of the value tensor (B * N * h * w * heights, C /
+            heights).
         share: (V,) float32, 1 / number of cameras that see the cell.
     """
 
@@ -58,7 +61,8 @@ def project_pillars(
         image_size: height and width of the network input [px].
 
     Returns:
-        (B, N, Q, Z, 2) fractions (u, v) of width and height, meaningless behind the camera, and (B, N, Q, Z) bool
+        (B, N, Q, Z, 2) fractions (u, v) of width and height, meaningless behind the camera, and
+        (B, N, Q, Z) bool
         visibility.
     """
     # No matrix product: autocast would run it in half precision.
@@ -106,11 +110,13 @@ class GeometryKernelAttention(nn.Module):
             views: from `GktEncoder.look_up`.
 
         Returns:
-            (B, H * W, C) with the residual. A cell that no camera sees gets the bias of the output projection.
+            (B, H * W, C) with the residual. A cell that no camera sees gets the bias of the output
+            projection.
         """
         batch, cells, dims = query.shape
         heights, taps = self.num_heights, self.num_taps
-        # The gather is bound by memory and needs exact sums, so it runs in float32 under autocast too.
+        # The gather is bound by memory and needs exact sums, so it runs in float32 under autocast
+        # too.
         value = self.value_proj(image_tokens).float().view(-1, dims // heights)
         weights = self.attention_weights(query).float().view(batch * cells, heights, taps)
         weights = weights.softmax(-1).index_select(0, views.cells) * views.share[:, None, None]
@@ -144,14 +150,14 @@ class GktLayer(nn.Module):
     def forward(
         self,
         query: Tensor,
-        position: Tensor,
+        position: Tensor | None,
         centres: Tensor,
         bev_shape: tuple[int, int],
         image_tokens: Tensor,
         views: PillarViews,
     ) -> Tensor:
         """Map (B, H * W, C) cell features to the next layer's."""
-        if self.self_attention is not None and self.norm1 is not None:
+        if self.self_attention is not None and self.norm1 is not None and position is not None:
             query = self.norm1(self.self_attention(query, position, centres, bev_shape))
         query = self.norm2(self.cross_attention(query, image_tokens, views))
         return self.norm3(self.ffn(query))
@@ -161,7 +167,8 @@ class GktEncoder(nn.Module):
     """BEV queries, position codes and the encoder layers (reference-models.md, 1.6).
 
     Args:
-        config: the model. Dropout, feed-forward width and self-attention heads are the decoder's, as published.
+        config: the model. Dropout, feed-forward width and self-attention heads are the decoder's,
+            as published.
     """
 
     centres: Tensor
@@ -173,8 +180,10 @@ class GktEncoder(nn.Module):
         dims, bev = config.embed_dims, config.bev
         self.config = config
         self.bev_embedding = nn.Embedding(bev.num_rows * bev.num_columns, dims)
-        self.row_embedding = nn.Embedding(bev.num_rows, dims // 2)
-        self.column_embedding = nn.Embedding(bev.num_columns, dims // 2)
+        # Only the self-attention looks at the position code.
+        has_position = bev.self_attention == 'deformable'
+        self.row_embedding = nn.Embedding(bev.num_rows, dims // 2) if has_position else None
+        self.column_embedding = nn.Embedding(bev.num_columns, dims // 2) if has_position else None
         self.level_embedding = nn.Parameter(torch.empty(NUM_LEVEL_EMBEDDINGS, dims))
         self.camera_embedding = (
             nn.Parameter(torch.empty(config.num_cameras, dims)) if config.num_cameras else None
@@ -191,7 +200,8 @@ class GktEncoder(nn.Module):
             else None
         )
         self.layers = nn.ModuleList(GktLayer(config) for _ in range(bev.num_layers))
-        # NumPy first: the buffers then also exist as numbers when the module is built on the meta device.
+        # NumPy first: the buffers then also exist as numbers when the module is built on the meta
+        # device.
         centres_m = config.grid.cell_centres().reshape(-1, 2)
         heights = pillar_heights(bev.z_min_m, bev.z_max_m, bev.num_heights)
         points = np.stack(
@@ -216,15 +226,19 @@ class GktEncoder(nn.Module):
         nn.init.normal_(self.level_embedding)
         if self.camera_embedding is not None:
             nn.init.normal_(self.camera_embedding)
-        for embedding in (self.bev_embedding, self.row_embedding, self.column_embedding):
-            nn.init.normal_(embedding.weight)
+        nn.init.normal_(self.bev_embedding.weight, std=self.config.bev.embedding_std)
+        for embedding in (self.row_embedding, self.column_embedding):
+            if embedding is not None:
+                nn.init.normal_(embedding.weight)
         if self.can_bus_mlp is not None:
             for parameter in self.can_bus_mlp.parameters():
                 if parameter.dim() > 1:
                     nn.init.xavier_uniform_(parameter)
 
-    def position_code(self) -> Tensor:
-        """Return the (H * W, C) position code: the column's embedding, then the row's."""
+    def position_code(self) -> Tensor | None:
+        """Return the (H * W, C) position code, the column's embedding, then the row's; None without self-attention."""
+        if self.row_embedding is None or self.column_embedding is None:
+            return None
         rows, columns = self.row_embedding.weight, self.column_embedding.weight
         height, width = len(rows), len(columns)
         code = torch.cat(
@@ -254,7 +268,8 @@ class GktEncoder(nn.Module):
         uv = uv[sample, camera, cell]  # (V, Z, 2)
         height, width = feature_shape
         dx, dy = self.offsets[:, 0], self.offsets[:, 1]
-        # Rounded after adding the offset and clamped before the conversion: points beside the camera lie far outside any integer.
+        # Rounded after adding the offset and clamped before the conversion: points beside the
+        # camera lie far outside any integer.
         x = (uv[..., :1] * width + dx).round().clamp(0, width - 1).int()
         y = (uv[..., 1:] * height + dy).round().clamp(0, height - 1).int()
         image_index = (sample * num_cameras + camera).int()[:, None, None]

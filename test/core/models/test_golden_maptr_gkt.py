@@ -155,7 +155,13 @@ def test_parameter_count_equals_the_published_model(golden: Golden) -> None:
 
 def test_image_features(golden: Golden) -> None:
     """Backbone stages and pyramid of both samples; the recording keeps all cameras or only the first."""
-    for name in ('backbone.layer1', 'backbone.layer2', 'backbone.layer3', 'backbone.layer4', 'neck.0'):
+    for name in (
+        'backbone.layer1',
+        'backbone.layer2',
+        'backbone.layer3',
+        'backbone.layer4',
+        'neck.0',
+    ):
         expected = golden.intermediates[f's0.{name}']
         assert_close(golden.activations[name][: len(expected)], expected, name)
     cameras = len(golden.values['cameras'])
@@ -207,9 +213,7 @@ def test_decoded_elements(golden: Golden) -> None:
     """Scores, labels and metric points of the best pairs, in the published order."""
     count = golden.values['coder']['max_num']
     scores, _, labels = top_predictions(golden.output.class_logits[-1], count)
-    maps = to_vector_maps(
-        golden.output, golden.config, max_elements=count, closing_distance_m=0.0
-    )
+    maps = to_vector_maps(golden.output, golden.config, max_elements=count, closing_distance_m=0.0)
     for sample, vector_map in enumerate(maps):
         expected = {
             key: golden.expected[f'decoded.{sample}.{key}']
