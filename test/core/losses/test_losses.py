@@ -181,6 +181,18 @@ def test_zero_weight_turns_a_loss_off_and_names_tell_the_layer():
     assert names == plain | {f'{name}_one_to_many' for name in plain}
 
 
+def test_normaliser_is_averaged_over_processes(monkeypatch):
+    # This process matches 2 elements, another one 6: both divide by 4.
+    output = make_output(torch.zeros(1, 1, 8, 3), torch.rand(1, 1, 8, 20, 2))
+    alone = Criterion(ModelConfig())(output, [random_targets(2)])
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda count: count.add_(6))
+    together = Criterion(ModelConfig())(output, [random_targets(2)])
+    for name, loss in alone.items():
+        torch.testing.assert_close(together[name], loss / 2)
+
+
 def test_bev_segmentation_by_hand():
     config = ModelConfig(
         losses=LossConfig(0.0, 0.0, 0.0, bev_segmentation=2.0),

@@ -1,0 +1,119 @@
+"""Recipes, learning rate, parameter groups, averaging."""
+
+import pytest
+import torch
+from helpers.fake_drives import micro_config
+from torch import nn
+
+from gsmap_core.config import config_path
+from gsmap_core.errors import ConfigError
+from gsmap_core.models.mapper import OnlineMapper
+from gsmap_core.training.ema import ModelEma
+from gsmap_core.training.recipe import (
+    TrainConfig,
+    apply_overrides,
+    load_recipe,
+    recipe_from_dict,
+)
+from gsmap_core.training.schedule import build_optimizer, lr_factor, set_learning_rate
+
+
+def test_every_shipped_recipe_loads():
+    folder = config_path('train', 'synthetic_tiny').parent
+    names = [path.stem for path in folder.glob('*.yaml')]
+    assert {'synthetic_tiny', 'synthetic_mini'} <= set(names)
+    for name in names:
+        assert load_recipe(name).name == name
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'steps': 5, 'learning_rate': 1.0}, "unknown key 'learning_rate'"),
+        ({'steps': 'many'}, "'many' is a str; expected"),
+        ({}, 'expected exactly one'),
+        ({'steps': 5, 'epochs': 1.0}, 'expected exactly one'),
+        ({'steps': 5, 'lr': 0.0}, 'lr is 0.0; expected more than 0'),
+        ({'steps': 5, 'precision': 'fp16'}, "'fp16' is not allowed"),
+        ({'steps': 5, 'augmentation': {'mirror': 2.0}}, 'mirror is 2.0'),
+    ],
+)
+def test_bad_recipes_are_refused_with_the_place(values, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        recipe_from_dict(values, 'my.yaml')
+    assert 'my.yaml' in str(caught.value)
+
+
+def test_overrides_reach_nested_values_and_numbers_are_numbers():
+    values = {'steps': 5, 'augmentation': {'mirror': 0.5}}
+    assignments = [('lr', '1e-3'), ('augmentation.mirror', '0'), ('augmentation.hue_deg', '2')]
+    recipe = recipe_from_dict(apply_overrides(values, assignments), 'x')
+    assert recipe.lr == 1e-3 and recipe.augmentation.mirror == 0.0
+    assert recipe.augmentation.hue_deg == 2.0
+    assert values['augmentation'] == {'mirror': 0.5}
+    with pytest.raises(ConfigError, match="'steps' is a value"):
+        apply_overrides(values, [('steps.x', '1')])
+
+
+def test_length_from_epochs_counts_all_processes():
+    recipe = TrainConfig(epochs=3, batch_size=4)
+    assert recipe.total_steps(100) == 75
+    assert recipe.total_steps(100, 2) == 38
+
+
+def test_learning_rate_warms_up_and_follows_a_cosine():
+    recipe = TrainConfig(steps=101, warmup_steps=10, warmup_factor=0.2, min_lr_factor=0.01)
+    values = [lr_factor(step, 101, recipe) for step in range(101)]
+    assert values[0] == pytest.approx(0.2)
+    assert values[:11] == sorted(values[:11]) and values[10:] == sorted(values[10:])[::-1]
+    assert values[50] == pytest.approx(0.01 + 0.99 * 0.5)
+    assert values[100] == pytest.approx(0.01)
+    assert max(values) == values[10]
+
+
+def test_parameter_groups_spare_norms_biases_and_embeddings():
+    model = OnlineMapper(micro_config())
+    recipe = TrainConfig(steps=1, lr=0.1, backbone_lr_factor=0.5, weight_decay=0.3)
+    optimizer = build_optimizer(model, recipe)
+    group_of = {id(p): g for g in optimizer.param_groups for p in g['params']}
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert sorted(map(id, trainable.values())) == sorted(group_of)
+    norms = [m for m in model.modules() if isinstance(m, (nn.LayerNorm, nn.BatchNorm2d))]
+    norms += [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    for module in norms:
+        assert all(group_of[id(p)]['weight_decay'] == 0 for p in module.parameters())
+    seen = set()
+    for name, parameter in trainable.items():
+        group = group_of[id(parameter)]
+        is_backbone = name.startswith('image_encoder.backbone.')
+        assert group['peak_lr'] == (0.05 if is_backbone else 0.1)
+        if name.endswith('bias'):
+            assert group['weight_decay'] == 0
+        seen.add((is_backbone, group['weight_decay']))
+    assert seen == {(True, 0.3), (True, 0.0), (False, 0.3), (False, 0.0)}
+    set_learning_rate(optimizer, 0.1)
+    assert sorted({g['lr'] for g in optimizer.param_groups}) == pytest.approx([0.005, 0.01])
+
+
+def test_missing_backbone_with_its_own_rate_is_refused():
+    with pytest.raises(ConfigError, match='backbone_lr_factor is 0.1'):
+        build_optimizer(nn.Linear(2, 2), TrainConfig(steps=1, backbone_lr_factor=0.1))
+
+
+def test_average_follows_weights_and_statistics_by_hand():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    ema = ModelEma(model, 0.5)
+    start = model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].weight += 1.0
+        model[1].running_mean += 4.0
+        model[1].num_batches_tracked += 3
+    ema.update(model)  # decay 1/10 at the first update
+    torch.testing.assert_close(ema.model[0].weight, start + 0.9)
+    torch.testing.assert_close(ema.model[1].running_mean, torch.full((2,), 3.6))
+    assert int(ema.model[1].num_batches_tracked) == 3
+    for _ in range(60):
+        ema.update(model)
+    torch.testing.assert_close(ema.model[0].weight, start + 1.0)
+    assert not ema.model[0].weight.requires_grad

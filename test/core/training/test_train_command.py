@@ -1,0 +1,110 @@
+"""`gsmap train` on a bag: from the command line to a checkpoint, alone and with two processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from helpers.fake_drives import FakeDrive, FakeRecording, micro_config
+
+from gsmap_core.cli import main
+from gsmap_core.config import to_plain
+from gsmap_core.data.bag import write_bag
+from gsmap_core.models.checkpoint import load_checkpoint
+
+QUICK = ['batch_size=2', 'log_interval_steps=1', 'workers=0', 'cache_gb=0.01', 'warmup_steps=1']
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A folder with two bags and a model configuration."""
+    folder = tmp_path_factory.mktemp('train')
+    for seed in range(2):
+        write_bag(FakeRecording(FakeDrive(4, seed)), folder / 'bags' / f'drive{seed}')
+    values = to_plain(micro_config())
+    (folder / 'micro.yaml').write_text(yaml.safe_dump(values))
+    return folder
+
+
+def arguments(data, out, *more):
+    common = ['train', '--config', str(data / 'micro.yaml'), '--recipe', 'synthetic_mini']
+    common += ['--data', str(data / 'bags'), '--out', str(out), '--device', 'cpu', '--no-progress']
+    return [*common, '--json', *more, '--set', *QUICK]
+
+
+def test_training_stops_resumes_and_finishes(data, tmp_path, capsys):
+    val = ['--val', str(data / 'bags' / 'drive1')]
+    assert main.main(arguments(data, tmp_path, '--steps', '4', '--max-minutes', '1e-6', *val)) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['step'] == 1 and not report['finished'] and report['checkpoint'] is None
+    assert report['resume'] == f'gsmap train --resume {report["run"]}'
+    resume = ['train', '--resume', report['run'], '--device', 'cpu', '--no-progress', '--json']
+    assert main.main(resume) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['finished'] and report['step'] == 4
+    metadata = load_checkpoint(report['checkpoint']).metadata
+    assert json.loads(metadata['train_drives']) == ['fake-0', 'fake-1']
+    assert json.loads(metadata['val_drives']) == ['fake-1']
+    assert 0.0 <= report['chamfer_map'] <= 1.0
+    effective = yaml.safe_load((tmp_path / 'micro-000' / 'config.yaml').read_text())
+    assert effective['recipe']['steps'] == 4 and effective['recipe']['epochs'] is None
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        (['--set', 'lr=fast'], "'fast' is a str"),
+        (['--set', 'learning=1'], "unknown key 'learning'"),
+        (['--set', 'model.decoder.num_layer=1'], "did you mean 'num_layers'"),
+        (['--set', 'lr'], 'expected KEY=VALUE'),
+        (['--backbone', '/nowhere.pth'], "'/nowhere.pth' do not exist"),
+    ],
+)
+def test_wrong_input_is_refused_with_a_message(data, tmp_path, capsys, more, message):
+    assert main.main([*arguments(data, tmp_path, '--steps', '1'), *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_options_are_named(tmp_path, capsys):
+    assert main.main(['train']) == 2
+    assert '--config and --data are missing' in capsys.readouterr().err
+    assert main.main(['train', '--resume', str(tmp_path), '--steps', '3']) == 2
+    assert '--steps cannot be changed' in capsys.readouterr().err
+
+
+def test_two_gloo_processes_train_the_same_model(data, tmp_path):
+    """Launched by torchrun: both ranks end with the same weights, and the loss falls."""
+    script = tmp_path / 'ranks.py'
+    script.write_text(
+        'import os, sys, torch\n'
+        'from gsmap_core.cli import main\n'
+        'from gsmap_core.training.trainer import Trainer\n'
+        'finish = Trainer._save\n'
+        'def save(self):\n'
+        '    finish(self)\n'
+        f'    torch.save(self.model.state_dict(), r"{tmp_path}/rank" + os.environ["RANK"])\n'
+        'Trainer._save = save\n'
+        'sys.exit(main.main(sys.argv[1:]))\n'
+    )
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
+    command += ['--master-port', str(20000 + os.getpid() % 10000), str(script)]
+    command += arguments(data, tmp_path, '--steps', '20')
+    command += ['augmentation.photometric=0', 'augmentation.mirror=0']
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.strip().splitlines()[-1])
+    assert report['finished'] and report['step'] == 20
+    ranks = [torch.load(tmp_path / f'rank{r}', weights_only=True) for r in (0, 1)]
+    for name, value in ranks[0].items():
+        if 'running' not in name:  # statistics are those of each process until the next step
+            torch.testing.assert_close(ranks[1][name], value, rtol=0, atol=0)
+    run = tmp_path / 'micro-000'
+    assert not (tmp_path / 'micro-001').exists()
+    lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    losses = [line['loss']['total'] for line in lines]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert lines[-1]['epoch'] == pytest.approx(20 * 4 / 8)
