@@ -123,7 +123,7 @@ class ResNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming for convolutions; every block starts as its shortcut (last normalisation weight 0)."""
+        """Kaiming for convolutions; every block starts as its shortcut (last norm weight 0)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
@@ -155,7 +155,7 @@ class ResNet(nn.Module):
         self.freeze()
 
     def freeze(self) -> None:
-        """Freeze the stages and normalisations named by the configuration (only sensible with pretrained weights)."""
+        """Freeze what the configuration names; only sensible with pretrained weights."""
         self.is_frozen = True
         for parameter in self._frozen_parameters():
             parameter.requires_grad_(False)
@@ -174,7 +174,7 @@ class ResNet(nn.Module):
         return [parameter for module in modules for parameter in module.parameters()]
 
     def train(self, mode: bool = True) -> ResNet:
-        """Switch mode; frozen parts stay in eval mode, so that their running statistics do not move."""
+        """Switch mode; frozen parts stay in eval mode, so that their statistics do not move."""
         super().train(mode)
         if self.is_frozen:
             for frozen in self._frozen_modules():
@@ -186,7 +186,7 @@ class ResNet(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map (B, 3, H, W) normalised images to the chosen stages, finest first: (B, C_s, H / stride, W / stride)."""
+        """Map (B, 3, H, W) to the chosen stages (B, C_s, H / stride, W / stride), finest first."""
         x = functional.relu(self.bn1(self.conv1(images)), inplace=True)
         if self.config.stem == 'conv7':
             x = functional.max_pool2d(x, 3, 2, 1)
@@ -243,7 +243,8 @@ class ImageEncoder(nn.Module):
         stages = config.out_stages
         if not stages or list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3, 4}:
             raise ConfigError(
-                f'backbone.out_stages {list(stages)}; expected one or more of 1, 2, 3, 4 in ascending order'
+                f'backbone.out_stages {list(stages)}; expected one or more of 1, 2, 3, 4 in '
+                'ascending order'
             )
         self.backbone = ResNet(config)
         self.neck = FeaturePyramid(self.backbone.out_channels, out_channels)
@@ -311,13 +312,14 @@ def check_tensors(
     ]
     if problems:
         raise CheckpointError(
-            f'{where}: its tensors do not fit this configuration ({"; ".join(problems)}); give the file that belongs to the '
+            f'{where}: its tensors do not fit this configuration ({"; ".join(problems)}); give '
+            'the file that belongs to the '
             'configuration, or the configuration that belongs to the file'
         )
 
 
 def load_backbone_file(path: str) -> dict[str, Tensor]:
-    """Read a torchvision-named ResNet file, `.safetensors` or `.pth` (read with `weights_only`, so that no code runs).
+    """Read a torchvision-named ResNet file, `.safetensors` or `.pth` (`weights_only`: no code runs).
 
     Raises:
         CheckpointError: the file is missing or is not a mapping of tensors.
@@ -330,11 +332,13 @@ def load_backbone_file(path: str) -> dict[str, Tensor]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(
-            f"backbone weights '{path}' do not exist; give a torchvision-named .pth or .safetensors file"
+            f"backbone weights '{path}' do not exist; give a torchvision-named .pth or "
+            '.safetensors file'
         ) from None
     except Exception as error:  # what the readers raise on foreign bytes is not documented
         raise CheckpointError(
-            f"backbone weights '{path}' cannot be read ({type(error).__name__}: {error}); expected a torchvision-named "
+            f"backbone weights '{path}' cannot be read ({type(error).__name__}: {error}); "
+            'expected a torchvision-named '
             '.pth or .safetensors file'
         ) from None
     if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
@@ -343,6 +347,7 @@ def load_backbone_file(path: str) -> dict[str, Tensor]:
         isinstance(value, Tensor) for value in content.values()
     ):
         raise CheckpointError(
-            f"backbone weights '{path}' hold no mapping of tensors; expected a torchvision-named state dict"
+            f"backbone weights '{path}' hold no mapping of tensors; expected a torchvision-named "
+            'state dict'
         )
     return content

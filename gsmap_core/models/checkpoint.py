@@ -44,7 +44,7 @@ class LoadedCheckpoint:
 def save_checkpoint(
     path: Path | str, model: OnlineMapper, extra: Mapping[str, str] | None = None
 ) -> None:
-    """Write a model, whole or not at all: a reader never sees half a file, and a failed write keeps the old one.
+    """Write a model, whole or not at all: a failed write keeps the old file.
 
     Args:
         path: target, by convention `*.safetensors`; its folder is created.
@@ -59,7 +59,8 @@ def save_checkpoint(
     taken = [key for key in extra if key in _RESERVED]
     if taken:
         raise CheckpointError(
-            f"checkpoint metadata uses {', '.join(taken)}; these keys are the checkpoint's own, choose others"
+            f"checkpoint metadata uses {', '.join(taken)}; these keys are the checkpoint's own, "
+            'choose others'
         )
     metadata = {
         **extra,
@@ -88,7 +89,8 @@ def save_checkpoint(
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise CheckpointError(
-            f"checkpoint '{path}' cannot be written ({error}); choose another place or free some space"
+            f"checkpoint '{path}' cannot be written ({error}); choose another place or free some "
+            'space'
         ) from None
 
 
@@ -160,7 +162,8 @@ def _read_metadata(path: Path) -> dict[str, str]:
         raise _unreadable(path, error) from None
     if metadata.get('format') != FORMAT or 'config' not in metadata:
         raise CheckpointError(
-            f"checkpoint '{path}' is a safetensors file of another program (format {metadata.get('format')!r}); expected "
+            f"checkpoint '{path}' is a safetensors file of another program (format "
+            f'{metadata.get("format")!r}); expected '
             f'{FORMAT!r}: a file written by gsmap train or gsmap import-weights'
         )
     return metadata
@@ -169,7 +172,8 @@ def _read_metadata(path: Path) -> dict[str, str]:
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
     size = path.stat().st_size if path.exists() else 0
     return CheckpointError(
-        f"checkpoint '{path}' ({size} bytes) is truncated or not a safetensors file ({error}); copy or download it again"
+        f"checkpoint '{path}' ({size} bytes) is truncated or not a safetensors file ({error}); "
+        'copy or download it again'
     )
 
 

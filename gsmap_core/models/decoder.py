@@ -1,4 +1,4 @@
-"""Hierarchical queries and the decoder layers that refine points iteratively (reference-models.md, 1.9 and 2.2)."""
+"""Hierarchical queries and the decoder layers that refine points iteratively (MapTR, MapTRv2)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, position: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """Map (B, S, C) to (B, S, C); `blocked` is an optional (S, S) bool mask, True where attention is forbidden."""
+        """Map (B, S, C) to the same; `blocked` is (S, S) bool, True where attention is forbidden."""
         positioned = x + position
         y, _ = self.attention(positioned, positioned, x, attn_mask=blocked, need_weights=False)
         return x + self.dropout(y)
@@ -60,7 +60,7 @@ class JointSelfAttention(nn.Module):
 
 
 class DecoupledSelfAttention(nn.Module):
-    """First the instances attend to each other for every point index, then the points inside every instance (MapTRv2)."""
+    """Instances attend to each other per point index, then points inside each instance (MapTRv2)."""
 
     def __init__(self, dims: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class DecoupledSelfAttention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, deformable cross-attention on the BEV, feed-forward; LayerNorm after each."""
+    """Self-attention, deformable attention on the BEV, feed-forward; LayerNorm after each."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class DecoderLayer(nn.Module):
         bev_shape: tuple[int, int],
         blocked: Tensor | None,
     ) -> Tensor:
-        """Map (B, M, P, C) query features to the next layer's; `reference` is (B, M, P, 2) in unit coordinates."""
+        """Map (B, M, P, C) to the next layer's; `reference` is (B, M, P, 2) unit coordinates."""
         shape = x.shape[1:3]
         x = self.self_attention(x, position, blocked).flatten(1, 2)
         x = self.cross_attention(
@@ -144,7 +144,7 @@ class MapDecoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier on the layers' matrices, deformable parts in their usual way; heads and embeddings keep their defaults."""
+        """Xavier on matrices, deformable parts their usual way; heads and embeddings default."""
         for parameter in self.layers.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)

@@ -77,7 +77,8 @@ def own_name(published: str) -> str | None:
         if match:
             return match.expand(ours)
     raise CheckpointError(
-        f"tensor '{published}' is not one of the published MapTR (GKT) model; give a checkpoint of maptr_tiny_r50 or its like"
+        f"tensor '{published}' is not one of the published MapTR (GKT) model; give a checkpoint "
+        'of maptr_tiny_r50 or its like'
     )
 
 
@@ -94,7 +95,8 @@ def convert_official(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict
     """
     if config.bev.order != 'official':
         raise CheckpointError(
-            f"published weights need the published cell order and '{config.name}' has bev.order '{config.bev.order}'; "
+            f"published weights need the published cell order and '{config.name}' has bev.order "
+            f"'{config.bev.order}'; "
             "use a configuration with bev.order 'official'"
         )
     converted: dict[str, Tensor] = {}
@@ -109,6 +111,7 @@ def convert_official(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict
             converted[name] = tensor
     if unknown:
         raise CheckpointError(
-            f'{len(unknown)} tensors are not of the published MapTR (GKT) model: {", ".join(sorted(unknown))}'
+            f'{len(unknown)} tensors are not of the published MapTR (GKT) model: '
+            f'{", ".join(sorted(unknown))}'
         )
     return converted

@@ -104,7 +104,8 @@ class OnlineMapper(nn.Module):
         """
         if state is not None:
             raise ConfigError(
-                f"model '{self.config.name}' has no temporal fusion and cannot take a state; pass None"
+                f"model '{self.config.name}' has no temporal fusion and cannot take a state; "
+                'pass None'
             )
         self._check(batch)
         features = self.image_encoder(batch.images, batch.camera_mask)
@@ -131,7 +132,8 @@ class OnlineMapper(nn.Module):
         if tuple(batch.images.shape[-2:]) != (image.height_px, image.width_px):
             raise DataError(
                 f'images are {batch.images.shape[-1]} x {batch.images.shape[-2]} px; model '
-                f"'{self.config.name}' takes {image.width_px} x {image.height_px} px (make_frame_batch with its ImageConfig)"
+                f"'{self.config.name}' takes {image.width_px} x {image.height_px} px "
+                '(make_frame_batch with its ImageConfig)'
             )
 
     def _pixels_from_reference(self, batch: FrameBatch) -> Tensor:
@@ -143,7 +145,8 @@ class OnlineMapper(nn.Module):
             return batch.pixels_from_ego
         if batch.ego_from_reference is None:
             raise DataError(
-                f"model '{self.config.name}' predicts in the {self.config.reference} frame and the batch has no "
+                f"model '{self.config.name}' predicts in the {self.config.reference} frame and "
+                'the batch has no '
                 'ego_from_reference; give the extrinsics of that frame'
             )
         with torch.autocast(batch.images.device.type, enabled=False):

@@ -20,7 +20,7 @@ def top_predictions(
     class_logits: Tensor,  # (B, M, K)
     count: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pick the best (instance, category) pairs; an instance can appear with several categories, as published.
+    """Pick the best (instance, category) pairs; an instance can have several categories.
 
     Returns:
         Scores, instance indices and category indices, (B, min(count, M * K)) each, best first.

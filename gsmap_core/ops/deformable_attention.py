@@ -51,8 +51,10 @@ def deformable_attention(
         or tuple(attention_weights.shape) != expected
     ):
         raise ConfigError(
-            f'deformable attention: value {tuple(value.shape)}, levels {list(spatial_shapes)}, locations '
-            f'{tuple(sampling_locations.shape)}, weights {tuple(attention_weights.shape)}; expected locations '
+            f'deformable attention: value {tuple(value.shape)}, levels {list(spatial_shapes)}, '
+            'locations '
+            f'{tuple(sampling_locations.shape)}, weights {tuple(attention_weights.shape)}; '
+            'expected locations '
             f'{(*expected, 2)} and weights {expected} with value length equal to the sum of H * W'
         )
     # Half precision is not enough for positions; double stays double.
@@ -81,7 +83,7 @@ def deformable_attention(
 
 
 def compass_offsets(num_heads: int, num_points: int) -> Tensor:
-    """Return the (heads, P, 2) initial offsets of deformable attention: one direction per head, farther with each point.
+    """Return the (heads, P, 2) initial offsets: one direction per head, farther with each point.
 
     Directions are evenly spaced and scaled so that the larger component is 1; point i lies i + 1
     pixels out.

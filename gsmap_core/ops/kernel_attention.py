@@ -1,4 +1,4 @@
-"""Geometric kernel attention: weighted sums over a small window of integer positions around a projected point.
+"""Geometric kernel attention: weighted sums over a window of integer positions around a point.
 
 No interpolation and no gradient to positions; positions outside the map are clamped to its border.
 The sum itself is
@@ -17,7 +17,7 @@ from gsmap_core.errors import ConfigError
 
 
 def kernel_offsets(rows: int, columns: int, dilation: int = 1) -> Tensor:
-    """Return the (rows * columns, 2) int64 offsets (dx, dy) of a centred kernel, x-major: dy changes fastest."""
+    """Return the (rows * columns, 2) int64 offsets (dx, dy) of a centred kernel; dy changes fastest."""
     dx = (torch.arange(columns) - columns // 2) * dilation
     dy = (torch.arange(rows) - rows // 2) * dilation
     return torch.stack(torch.meshgrid(dx, dy, indexing='ij'), dim=-1).reshape(-1, 2)
@@ -33,7 +33,7 @@ def gather_weighted_sum(
     indices: Tensor,  # (G, K)
     weights: Tensor,  # (G, K)
 ) -> Tensor:
-    """Sum K weighted rows of `value` for each of G groups without materialising the G x K gathered rows.
+    """Sum K weighted rows of `value` for each of G groups, never holding all gathered rows.
 
     Args:
         value: (R, D) floating.
@@ -118,8 +118,10 @@ def kernel_attention(
         or sampling_locations.shape[:-1] != attention_weights.shape
     ):
         raise ConfigError(
-            f'kernel attention: value {tuple(value.shape)}, levels {list(spatial_shapes)}, locations '
-            f'{tuple(sampling_locations.shape)}, weights {tuple(attention_weights.shape)}; expected locations '
+            f'kernel attention: value {tuple(value.shape)}, levels {list(spatial_shapes)}, '
+            'locations '
+            f'{tuple(sampling_locations.shape)}, weights {tuple(attention_weights.shape)}; '
+            'expected locations '
             f'{(*expected, "K", 2)} with value length equal to the sum of H * W'
         )
     sizes = torch.tensor(list(spatial_shapes), device=value.device)

@@ -1,4 +1,4 @@
-"""View transforms: from image features to a BEV map. One file each, one interface, chosen by `config.bev.view_transform`."""
+"""View transforms, from image features to a BEV map: one file each, one interface."""
 
 from __future__ import annotations
 

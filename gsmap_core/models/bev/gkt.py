@@ -1,4 +1,4 @@
-"""Geometry-guided kernel transformer: BEV cells look at small windows around their projections into the cameras.
+"""Geometry-guided kernel transformer: BEV cells look at windows around their projections.
 
 Each cell stands for a pillar of `num_heights` points. Attention head h reads a `kernel_rows` x
 `kernel_columns` window around the
@@ -43,7 +43,7 @@ class PillarViews:
 
 
 def pillar_heights(z_min_m: float, z_max_m: float, count: int) -> list[float]:
-    """Return the heights of a pillar's points [m]: evenly spaced, half a metre inside both ends, as published."""
+    """Return a pillar's heights [m]: evenly spaced, half a metre inside both ends, as published."""
     extent = z_max_m - z_min_m
     return [z_min_m + value for value in np.linspace(0.5, extent - 0.5, count)]
 
@@ -127,7 +127,7 @@ class GeometryKernelAttention(nn.Module):
 
 
 class GktLayer(nn.Module):
-    """Self-attention among cells (optional), kernel attention, feed-forward; LayerNorm after each."""
+    """Self-attention of cells (optional), kernel attention, feed-forward; LayerNorm after each."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ class GktEncoder(nn.Module):
                     nn.init.xavier_uniform_(parameter)
 
     def position_code(self) -> Tensor | None:
-        """Return the (H * W, C) position code, the column's embedding, then the row's; None without self-attention."""
+        """Return the (H * W, C) position code, column half first; None without self-attention."""
         if self.row_embedding is None or self.column_embedding is None:
             return None
         rows, columns = self.row_embedding.weight, self.column_embedding.weight
@@ -306,7 +306,8 @@ class GktEncoder(nn.Module):
         if self.camera_embedding is not None:
             if cameras != len(self.camera_embedding):
                 raise ConfigError(
-                    f'the model has embeddings for {len(self.camera_embedding)} cameras and got {cameras}; use a rig of that '
+                    f'the model has embeddings for {len(self.camera_embedding)} cameras and got '
+                    f'{cameras}; use a rig of that '
                     'size or a model with num_cameras 0'
                 )
             tokens = tokens + self.camera_embedding[:, None]

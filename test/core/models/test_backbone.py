@@ -20,7 +20,7 @@ def torchvision_file(config: BackboneConfig) -> dict[str, torch.Tensor]:
 
 
 def test_names_of_a_torchvision_resnet() -> None:
-    """Spot checks of the two block types, and the number of tensors of ResNet-18 and ResNet-50 without classifier."""
+    """Spot checks, and the number of tensors of ResNet-18 and ResNet-50 without classifier."""
     basic = ResNet(R18).state_dict()
     assert len(basic) == 120
     assert {'conv1.weight', 'bn1.running_mean', 'layer1.0.conv2.weight'} < set(basic)

@@ -154,7 +154,7 @@ def test_parameter_count_equals_the_published_model(golden: Golden) -> None:
 
 
 def test_image_features(golden: Golden) -> None:
-    """Backbone stages and pyramid of both samples; the recording keeps all cameras or only the first."""
+    """Backbone stages and pyramid; the recording keeps all cameras or only the first."""
     for name in (
         'backbone.layer1',
         'backbone.layer2',

@@ -25,7 +25,7 @@ def predict(model: OnlineMapper, batch: FrameBatch):
 
 
 def lively(config: ModelConfig) -> OnlineMapper:
-    """Return a model whose initially silent parts speak: offsets, attention weights and residual branches."""
+    """Return a model whose initially silent parts speak (offsets, weights, residual branches)."""
     model = OnlineMapper(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -168,7 +168,7 @@ def test_missing_cameras_stay_out_of_the_batch_statistics(make_frame, config: Mo
 
 
 def test_a_cell_reads_the_window_around_its_projection(make_frame, config: ModelConfig) -> None:
-    """With uniform weights over a 1 x 1 kernel, a cell gets the feature under the projection of its pillar point."""
+    """With a 1 x 1 kernel a cell reads the feature under the projection of its point."""
     bev = replace(
         config.bev, kernel_rows=1, kernel_columns=1, num_heights=1, z_min_m=-0.5, z_max_m=0.5
     )
@@ -236,7 +236,7 @@ def test_autocast_trains_and_keeps_coordinates_precise(
 def test_lidar_frame_meets_the_ego_frame_in_one_place(
     config: ModelConfig, batch: FrameBatch
 ) -> None:
-    """A model in a turned and shifted frame sees what one in the ego frame sees at the same place."""
+    """A model in a turned and shifted frame sees what one in the ego frame sees there."""
     lidar = replace(config, reference='lidar')
     model = lively(lidar)
     with pytest.raises(DataError, match='ego_from_reference'):

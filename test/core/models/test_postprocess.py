@@ -13,7 +13,7 @@ from gsmap_core.models.postprocess import to_vector_maps
 def output_of(
     config: ModelConfig, lines_m: list[list[list[float]]], probabilities
 ) -> MapperOutput:
-    """Return a one-sample output with the given lines [m] and (M, K) probabilities; an earlier layer holds nonsense."""
+    """Return a one-sample output of lines [m] and (M, K) probabilities after a layer of nonsense."""
     unit = torch.from_numpy(config.grid.metres_to_unit(np.array(lines_m, dtype=float))).float()
     logits = torch.logit(torch.tensor(probabilities, dtype=torch.float32))
     points = torch.stack([torch.full_like(unit, 0.5), unit])[:, None]
@@ -63,7 +63,7 @@ def test_categories_follow_the_configuration(config: ModelConfig) -> None:
 
 
 def test_lidar_results_turn_into_the_ego_frame_on_request(config: ModelConfig) -> None:
-    """The lidar's y axis looks ahead, its origin lies 0.9 m in front of and 1.8 m above the ego's."""
+    """The lidar's y axis looks ahead, its origin lies 0.9 m in front of the ego's."""
     config = replace(
         config,
         reference='lidar',

@@ -22,7 +22,7 @@ def _case(groups: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, 
 @pytest.mark.parametrize('index_dtype', [torch.int32, torch.int64])
 @pytest.mark.parametrize('groups', [1, 64])
 def test_fast_sum_equals_the_reference_with_gradients(groups: int, index_dtype) -> None:
-    """Equal up to the order of float32 sums; rows repeat within and between groups, and some are never used."""
+    """Equal up to the order of float32 sums; rows repeat, and some are never used."""
     results = []
     for function in (gather_weighted_sum, gather_weighted_sum_reference):
         value, indices, weights = _case(groups, torch.float32)
