@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""The record node: writes topics into a bag until SIGINT or SIGTERM; the bag appears when it is complete."""
+"""The record node: writes topics into a bag until SIGINT or SIGTERM.
+
+The bag appears under its name when it is complete.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _PROGRESS_S = 5.0
 
 
 class ReplayNode(Node):
-    """See the module. Playing happens in a thread, so that waiting and sleeping block no callback."""
+    """See the module. Playing happens in a thread: waiting and sleeping block no callback."""
 
     #: Nothing is under way towards this node.
     drains = False
@@ -114,30 +114,35 @@ class ReplayNode(Node):
         name = self._values['wait_for_node']
         if not name:
             return
-        client = self.create_client(GetState, f'{name}/get_state')
-        end_s = time.monotonic() + self._values['wait_timeout_s']
-        label = 'not found'
+        client: Any = self.create_client(GetState, f'{name}/get_state')
+        timeout_s = self._values['wait_timeout_s']
+        end_s = time.monotonic() + timeout_s
+        found = 'not found'
         self.get_logger().info(f"waiting for node '{name}' to become active")
         while not self._stop.is_set():
             if client.service_is_ready():
-                answer = client.call_async(GetState.Request())
-                done = threading.Event()
-                answer.add_done_callback(lambda _, done=done: done.set())
-                if done.wait(1.0) and answer.result() is not None:
-                    label = answer.result().current_state.label
-                    if answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
-                        return
-                else:
-                    # It answers when it has loaded its weights.
-                    label = 'not answering'
-                    client.remove_pending_request(answer)
+                state = self._state_of(client)
+                if state is not None and state.id == State.PRIMARY_STATE_ACTIVE:
+                    return
+                # It answers when it has loaded its weights.
+                found = 'not answering' if state is None else state.label
             if time.monotonic() > end_s:
                 raise EnvironmentProblemError(
-                    f"node '{name}' is {label} after {self._values['wait_timeout_s']:g} s; "
-                    f"expected "
-                    'active: see its log, or raise wait_timeout_s'
+                    f"node '{name}' is {found} after {timeout_s:g} s; expected active: see its "
+                    'log, or raise wait_timeout_s'
                 )
             self._stop.wait(0.1)
+
+    @staticmethod
+    def _state_of(client: Any) -> Any | None:
+        """Ask a lifecycle node for its state; None if it does not answer within a second."""
+        done = threading.Event()
+        answer = client.call_async(GetState.Request())
+        answer.add_done_callback(lambda _: done.set())
+        if not done.wait(1.0):
+            client.remove_pending_request(answer)
+            return None
+        return answer.result().current_state
 
     def _wait_for_subscribers(self) -> None:
         """Block until the subscribers are discovered: what is published earlier would be lost.
@@ -203,7 +208,7 @@ class ReplayNode(Node):
                 )
                 self.get_logger().info(
                     f"playing '{self._bag.path}' at rate {rate:g}: {len(self._bag_publishers)} "
-                    f"topics"
+                    f'topics'
                 )
             if not run_clock(message.log_time_ns):
                 return
