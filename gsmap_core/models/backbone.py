@@ -319,7 +319,7 @@ def check_tensors(
 
 
 def load_backbone_file(path: str) -> dict[str, Tensor]:
-    """Read a torchvision-named ResNet file, `.safetensors` or `.pth` (`weights_only`: no code runs).
+    """Read a torchvision-named ResNet file: `.safetensors`, or `.pth` without running its code.
 
     Raises:
         CheckpointError: the file is missing or is not a mapping of tensors.

@@ -36,7 +36,7 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, position: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """Map (B, S, C) to the same; `blocked` is (S, S) bool, True where attention is forbidden."""
+        """Map (B, S, C) to the same; `blocked` is (S, S) bool, True where not to attend."""
         positioned = x + position
         y, _ = self.attention(positioned, positioned, x, attn_mask=blocked, need_weights=False)
         return x + self.dropout(y)
@@ -60,7 +60,7 @@ class JointSelfAttention(nn.Module):
 
 
 class DecoupledSelfAttention(nn.Module):
-    """Instances attend to each other per point index, then points inside each instance (MapTRv2)."""
+    """Instances attend to each other per point index, then points in each instance (MapTRv2)."""
 
     def __init__(self, dims: int, num_heads: int, dropout: float) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from gsmap_core.errors import ConfigError
 
 
 def kernel_offsets(rows: int, columns: int, dilation: int = 1) -> Tensor:
-    """Return the (rows * columns, 2) int64 offsets (dx, dy) of a centred kernel; dy changes fastest."""
+    """Return the (rows * columns, 2) int64 offsets (dx, dy) of a kernel; dy changes fastest."""
     dx = (torch.arange(columns) - columns // 2) * dilation
     dy = (torch.arange(rows) - rows // 2) * dilation
     return torch.stack(torch.meshgrid(dx, dy, indexing='ij'), dim=-1).reshape(-1, 2)

@@ -43,7 +43,7 @@ class PillarViews:
 
 
 def pillar_heights(z_min_m: float, z_max_m: float, count: int) -> list[float]:
-    """Return a pillar's heights [m]: evenly spaced, half a metre inside both ends, as published."""
+    """Return a pillar's heights [m]: evenly spaced, half a metre inside both ends."""
     extent = z_max_m - z_min_m
     return [z_min_m + value for value in np.linspace(0.5, extent - 0.5, count)]
 

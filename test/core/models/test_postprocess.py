@@ -13,7 +13,7 @@ from gsmap_core.models.postprocess import to_vector_maps
 def output_of(
     config: ModelConfig, lines_m: list[list[list[float]]], probabilities
 ) -> MapperOutput:
-    """Return a one-sample output of lines [m] and (M, K) probabilities after a layer of nonsense."""
+    """Return a one-sample output of lines [m] and probabilities, after a layer of nonsense."""
     unit = torch.from_numpy(config.grid.metres_to_unit(np.array(lines_m, dtype=float))).float()
     logits = torch.logit(torch.tensor(probabilities, dtype=torch.float32))
     points = torch.stack([torch.full_like(unit, 0.5), unit])[:, None]
