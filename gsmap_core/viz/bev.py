@@ -23,15 +23,18 @@ from gsmap_core.viz.colours import (
     PALETTE,
     Colour,
     Palette,
+    blend,
     category_colour,
     draw_text,
     mix,
     score_opacity,
+    text_size,
 )
 
 #: cv2 takes fixed-point coordinates: this many fractional bits.
 _SHIFT = 4
 Heading = Literal['up', 'right']
+_LABEL_ANGLE_RAD = np.radians(24.0)
 
 
 @dataclass(frozen=True)
@@ -269,21 +272,19 @@ def _draw_rings(image: ImageArray, view: BevView, style: BevStyle) -> None:
     farthest = max(abs(v) for v in (limits.x_min, limits.x_max, limits.y_min, limits.y_max))
     size_px = max(10, round(style.pixels_per_metre))
     angles = np.linspace(0.0, 2 * np.pi, 181)
-    ahead = np.array([1.0, 0.0]) if view.reference == 'ego' else np.array([0.0, 1.0])
     for radius in np.arange(style.ring_step_m, farthest + 1e-9, style.ring_step_m):
         ring = radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
         draw_polyline(image, view.pixels(ring), palette.grid, 1)
-        for sign in (1.0, -1.0):
-            column, row = view.pixels(sign * radius * ahead)
-            # Inside the ring and beside the axis, so that the last label still fits.
-            offset = -sign * 0.8 * size_px
-            at = (
-                (column + 4, row - offset)
-                if view.heading == 'up'
-                else (column + offset * 2, row - 0.7 * size_px)
-            )
-            anchor: Literal['left', 'centre'] = 'left' if view.heading == 'up' else 'centre'
-            draw_text(image, f'{radius:g} m', at, size_px, palette.muted, anchor=anchor)
+        # Ahead and a little to the right: inside a range that is twice as long as wide.
+        label = radius * np.array([np.cos(_LABEL_ANGLE_RAD), -np.sin(_LABEL_ANGLE_RAD)])
+        if view.reference == 'lidar':
+            label = np.array([-label[1], label[0]])
+        text = f'{radius:g} m'
+        column, row = view.pixels(label)
+        width, height = text_size(text, size_px)
+        plate = np.ones((height - 2, width + 4), dtype=np.float32)
+        blend(image, plate, round(column - width / 2 - 2), round(row - height / 2), palette.panel)
+        draw_text(image, text, (column, row), size_px, palette.muted, anchor='centre')
 
 
 def _draw_vehicle(image: ImageArray, view: BevView, style: BevStyle) -> None:
