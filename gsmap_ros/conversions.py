@@ -6,6 +6,7 @@ Messages are read by attribute, so that any object with the same fields will do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,5 @@ def local_map_to_message(local_map: VectorMap, frame_id: str) -> Any:
 
 def above_score(local_map: VectorMap, threshold: float) -> VectorMap:
     """Return the map without the elements that score below `threshold`."""
-    from dataclasses import replace
-
     kept = tuple(e for e in local_map.elements if e.score is None or e.score >= threshold)
     return replace(local_map, elements=kept)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from gsmap_ros.camera_input import CameraInputs
 from gsmap_ros.camera_sync import SyncCounters
 from gsmap_ros.diagnostics import ERROR, OK, STALE, WARN, SetAccount, Status
-from gsmap_ros.frame_builder import FrameBuilder
-from gsmap_ros.pose_source import PoseSource
+
+if TYPE_CHECKING:
+    from gsmap_ros.mapping_parts import MappingParts
+    from gsmap_ros.pose_source import PoseSource
 
 #: Stamps and clock that are further apart belong to different times [s].
 _CLOCK_DISTANCE_S = 60.0
@@ -23,23 +24,12 @@ class MappingStatus:
 
     def __init__(self, account: SetAccount) -> None:
         self._account = account
-        self._info: Mapping[str, str] = {}
-        self._pose: PoseSource | None = None
         self._last_dropped = 0
         self._last_mapped = 0
-        self.rig_name = ''
         self.failure = ''
         self.set_error = ''
         self.clock_hint = ''
         self.last_spread_ns = 0
-
-    def configured(self, info: Mapping[str, str], rig_name: str, pose: PoseSource) -> None:
-        """Note what configure loaded."""
-        self._info, self.rig_name, self._pose = dict(info), rig_name, pose
-
-    def unconfigured(self) -> None:
-        """Forget what configure loaded."""
-        self._info, self._pose = {}, None
 
     def note_stamp(self, stamp_ns: int, now_ns: int) -> None:
         """Compare a stamp with the node clock; far apart, errors say what to set."""
@@ -52,23 +42,22 @@ class MappingStatus:
                 'false without one)'
             )
 
-    def statuses(
-        self,
-        inputs: CameraInputs | None,
-        builder: FrameBuilder | None,
-        counters: SyncCounters | None,
-    ) -> list[Status]:
-        """Return every status; the arguments are None while the node is not configured."""
+    def statuses(self, parts: MappingParts | None) -> list[Status]:
+        """Return every status.
+
+        Args:
+            parts: of the node; None while it is not configured.
+        """
         if self.failure:
             return [Status('camera sets', ERROR, self.failure, self._account.values())]
-        if inputs is None or builder is None or counters is None:
+        if parts is None:
             return [Status('camera sets', STALE, 'not configured', self._account.values())]
         return [
-            *inputs.statuses(builder),
-            self._sets(counters),
-            self._pose_status(),
-            self._inference(),
-            Status('weights', OK, self._info.get('model', ''), self._info),
+            *parts.inputs.statuses(parts.builder),
+            self._sets(parts.sync.counters),
+            self._pose_status(parts.pose),
+            self._inference(parts.info),
+            Status('weights', OK, parts.info.get('model', ''), parts.info),
         ]
 
     def _sets(self, counters: SyncCounters) -> Status:
@@ -96,9 +85,7 @@ class MappingStatus:
             return Status('camera sets', WARN, text, values)
         return Status('camera sets', OK, text, values)
 
-    def _pose_status(self) -> Status:
-        pose = self._pose
-        assert pose is not None
+    def _pose_status(self, pose: PoseSource) -> Status:
         values = {
             'source': pose.description,
             'fixed_frame': pose.fixed_frame,
@@ -110,12 +97,12 @@ class MappingStatus:
             return Status('pose', STALE, 'no pose asked for yet', values)
         return Status('pose', OK, f"ego pose in '{pose.fixed_frame}'", values)
 
-    def _inference(self) -> Status:
+    def _inference(self, info: dict[str, str]) -> Status:
         values = self._account.values()
         shown = {
             key: values.get(key, '') for key in ('rate_hz', 'latency_p50_ms', 'latency_p95_ms')
         }
-        shown |= {key: self._info.get(key, '') for key in ('device', 'precision', 'torch')}
+        shown |= {key: info.get(key, '') for key in ('device', 'precision', 'torch')}
         if not self._account.num_mapped:
             return Status('inference', STALE, 'no set mapped yet', shown)
         text = f'{shown["rate_hz"]} maps a second, {shown["latency_p50_ms"]} ms at the median'

@@ -1,0 +1,74 @@
+"""The mapping node's publishers: local maps and their markers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gsmap_core.structures import VectorMap
+from gsmap_ros.conversions import above_score, local_map_to_message
+from gsmap_ros.markers import MarkerKey, MarkerStyle, clear_markers, map_markers
+from gsmap_ros.parameters import NodeParameters
+
+if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleNode
+
+_DEPTH = 5
+
+
+class MapOutput:
+    """Publishes local maps while the node is active.
+
+    Args:
+        node: creates the publishers.
+        values: thresholds and styles are read anew for every map, so that they may change.
+    """
+
+    def __init__(self, node: LifecycleNode, values: NodeParameters) -> None:
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from rclpy.qos_overriding_options import QoSOverridingOptions
+        from visualization_msgs.msg import MarkerArray
+
+        from gsmap_ros.msg import MapElementArray
+
+        self._node = node
+        self._values = values
+        self._shown: frozenset[MarkerKey] = frozenset()
+        profile = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+        overridable = QoSOverridingOptions.with_default_policies()
+        self._maps = node.create_lifecycle_publisher(
+            MapElementArray, '~/local_map', profile, qos_overriding_options=overridable
+        )
+        self._markers = node.create_lifecycle_publisher(
+            MarkerArray, '~/local_map_markers', profile, qos_overriding_options=overridable
+        )
+
+    def publish(self, local_map: VectorMap) -> int:
+        """Publish the elements above the threshold.
+
+        Returns:
+            Number of published elements.
+        """
+        values = self._values
+        base = values['base_frame']
+        local_map = above_score(local_map, values['score_threshold'])
+        self._maps.publish(local_map_to_message(local_map, base))
+        is_drawn = values['publish.markers']
+        if is_drawn or self._shown:
+            # Switched off a moment ago: what is still on display is deleted.
+            drawn = local_map if is_drawn else replace(local_map, elements=())
+            style = MarkerStyle(values['markers.line_width_m'], values['markers.lifetime_s'])
+            markers, self._shown = map_markers(drawn, base, style, self._shown)
+            self._markers.publish(markers)
+        return len(local_map)
+
+    def clear_markers(self) -> None:
+        """Remove every marker from the displays."""
+        self._shown = frozenset()
+        now_ns = int(self._node.get_clock().now().nanoseconds)
+        self._markers.publish(clear_markers(self._values['base_frame'], now_ns))
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        for publisher in (self._maps, self._markers):
+            self._node.destroy_publisher(publisher)
