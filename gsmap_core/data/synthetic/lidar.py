@@ -71,8 +71,8 @@ def simulate_lidar(
         config: the scanner; None: the default one.
 
     Returns:
-        (P, 4) float32: x, y, z in the ego frame at that moment [m] and intensity, 0 to 255; rays without a return
-        are left out.
+        (P, 4) float32: x, y, z in the ego frame at that moment [m] and intensity, 0 to 255; rays
+        without a return are left out.
 
     Raises:
         DataError: the pose is not a rigid transform.
@@ -243,6 +243,6 @@ def _ground_intensity(town: Town, xy: FloatArray) -> FloatArray:
             np.rint(((ring - low) / _TEXEL_M - 0.5) * (1 << _SHIFT)).astype(np.int32)
             for ring in (patch.outline, *patch.holes)
         ]
-        cv2.fillPoly(image, rings, value, lineType=cv2.LINE_8, shift=_SHIFT)
+        cv2.fillPoly(image, rings, (value,), lineType=cv2.LINE_8, shift=_SHIFT)
     index = np.floor((xy - low) / _TEXEL_M).astype(int)
     return image[index[:, 1], index[:, 0]].astype(np.float64)

@@ -1,7 +1,7 @@
-"""Images of the ground: colour as a mip pyramid baked where it is needed, and where the sun does not reach.
+"""Images of the ground: colour as a mip pyramid baked where it is needed, and shadows.
 
-Both are stored as packed 32-bit texels, red in the lowest byte. Row 0 lies at the least y, column 0 at the least x; the
-centre of texel i of a level lies (i + 0.5) texels from the origin of the map.
+Both are stored as packed 32-bit texels, red in the lowest byte. Row 0 lies at the least y, column
+0 at the least x; the centre of texel i of a level lies (i + 0.5) texels from the map's origin.
 """
 
 from __future__ import annotations
@@ -177,15 +177,15 @@ def rasterise(
     polygons = [
         np.rint(((ring - corner) * scale - 0.5) * (1 << _SHIFT)).astype(np.int32) for ring in rings
     ]
-    cv2.fillPoly(fine, polygons, 255, lineType=cv2.LINE_8, shift=_SHIFT)
+    cv2.fillPoly(fine, polygons, (255,), lineType=cv2.LINE_8, shift=_SHIFT)
     return cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA)
 
 
 class ShadowMap:
     """Share of sunlight (byte 0) and of sky light (byte 1) that reaches the ground.
 
-    Shadows of what stands still are drawn once per position of the sun; those of moving boxes into a copy of the
-    surroundings. The ground is taken as level over the length of a shadow.
+    Shadows of what stands still are drawn once per position of the sun; those of moving boxes into
+    a copy of the surroundings. The ground is taken as level over the length of a shadow.
 
     Args:
         town: what stands on the ground.
@@ -232,7 +232,7 @@ class ShadowMap:
     def _fill(self, image: np.ndarray, ring: FloatArray, origin: FloatArray, value: int) -> None:
         pixels = ((ring - origin) / self.TEXEL_M - 0.5) * (1 << _SHIFT)
         hull = cv2.convexHull(np.rint(pixels).astype(np.int32))
-        cv2.fillConvexPoly(image, hull, value, lineType=cv2.LINE_AA, shift=_SHIFT)
+        cv2.fillConvexPoly(image, hull, (value,), lineType=cv2.LINE_AA, shift=_SHIFT)
 
     def _draw_box(
         self, sun: np.ndarray, sky: np.ndarray, box: Box, origin: FloatArray, time_s: float
@@ -254,7 +254,8 @@ class ShadowMap:
             time_s: drive time [s].
 
         Returns:
-            (H, W) int32 texels and the (2,) position of the corner of texel (0, 0) [m]. Outside the town all is lit.
+            (H, W) int32 texels and the (2,) position of the corner of texel (0, 0) [m].
+            Outside the town all is lit.
         """
         first = np.floor((centre_xy - radius_m - self._origin) / self.TEXEL_M).astype(int)
         size = int(np.ceil(2 * radius_m / self.TEXEL_M))
@@ -274,7 +275,7 @@ class ShadowMap:
 
 
 def footprint(box: Box, time_s: float = 0.0) -> FloatArray:
-    """Return the (4, 2) corners of a box at a drive time [m], counter-clockwise from front left."""
+    """Return the (4, 2) corners of a box at a drive time [m], from front left to the left."""
     length, width, _ = box.size_m
     along = np.array([np.cos(box.yaw_rad), np.sin(box.yaw_rad)])
     across = np.array([-along[1], along[0]])

@@ -1,7 +1,8 @@
-"""Where the rays of cameras meet ground, solids and trees. PyTorch, the same on every device up to rounding.
+"""Where the rays of cameras meet ground, solids and trees.
 
-Positions are relative to a point near the vehicle, so that float32 keeps micrometres. A ray is `origin + t * direction`
-with directions of depth 1, so t is the depth along the optical axis of its camera.
+PyTorch, the same on every device up to rounding. Positions are relative to a point near the
+vehicle, so that float32 keeps micrometres. A ray is `origin + t * direction` with directions of
+depth 1, so t is the depth along the optical axis of its camera.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from gsmap_core.data.synthetic.scene import HeightField
 from gsmap_core.data.synthetic.solids import Column, TreeColumn
+from gsmap_core.data.synthetic.textures import LEAF_PX, LEAVES_PER_M
 from gsmap_core.structures import Camera, FloatArray
 
 #: Nothing nearer than this along the optical axis is drawn [m].
@@ -23,7 +25,8 @@ NEAR_M = 0.1
 FAR_GROUND_M = 600.0
 _MAX_STEPS = 10
 _EASY_STEPS = 3
-#: Height above the ground at which a ray has arrived, as a share of the distance: 0.04 px at a focal length of 1000 px.
+#: Height above the ground at which a ray has arrived, as a share of the distance: 0.04 px at a
+#: focal length of 1000 px.
 _TOLERANCE = 4e-5
 
 
@@ -92,7 +95,7 @@ class Rays:
         return len(self.origins)
 
     def per_pixel(self, values: FloatArray, index: Tensor) -> Tensor | float:
-        """Return one value per camera as one per selected pixel (a number where there is one camera).
+        """Return one value per camera as one per selected pixel (a number if there is one camera).
 
         Args:
             values: (N,).
@@ -172,8 +175,8 @@ class GroundHits:
 def intersect_ground(rays: Rays, waves: Waves) -> GroundHits:
     """Find the first intersection of every ray with the height field.
 
-    The step is the largest one that cannot pass the surface, from height, slope and the bound on the curvature: it
-    becomes Newton's near the surface, and is exact on level ground.
+    The step is the largest one that cannot pass the surface, from height, slope and the bound on
+    the curvature: it becomes Newton's near the surface, and is exact on level ground.
     """
     flat_x, flat_y, flat_z = rays.x.view(-1), rays.y.view(-1), rays.z.view(-1)
     run = torch.sqrt(flat_x * flat_x + flat_y * flat_y)
@@ -198,8 +201,8 @@ def intersect_ground(rays: Rays, waves: Waves) -> GroundHits:
         closing = slope_x * direction[0] + slope_y * direction[1] - direction[2]
         root = torch.sqrt(closing * closing + pick(bend) * above)
         advance = 2 * above / (closing + root).clamp_(min=1e-9)
-        limit = FAR_GROUND_M / pick(run)
-        return torch.minimum(depth + advance, limit * 1.01), above
+        limit = (1.01 * FAR_GROUND_M) / pick(run)
+        return (depth + advance).clamp_(max=limit), above
 
     depth = torch.zeros_like(dx)
     for _ in range(_EASY_STEPS if waves.terms else 1):
@@ -249,7 +252,7 @@ _EDGES = np.array(
 def _screen_boxes(
     corners: FloatArray, rays: Rays, camera: int, principal: FloatArray
 ) -> FloatArray:
-    """Return (S, 4) first and last column and row that (S, 8, 3) corners can touch; last < first: none."""
+    """Return (S, 4): the columns and rows from, to that (S, 8, 3) corners can touch."""
     local = (corners - rays.origins[camera]) @ rays.rotations[camera]
     depth = local[..., 2]
     inside = depth > NEAR_M
@@ -366,6 +369,7 @@ def draw_trees(
     first_owner: int,
     depth: Tensor,
     owner: Tensor,
+    leaves: Tensor,
 ) -> None:
     """Draw trees, each in the upright plane through its foot that faces the camera.
 
@@ -376,6 +380,7 @@ def draw_trees(
         first_owner: owner of the first tree.
         depth: (N, H, W) nearest depth so far [m]; updated.
         owner: (N, H, W) int32; updated.
+        leaves: noise image of `leaf_noise`.
     """
     if len(trees) == 0:
         return
@@ -409,11 +414,11 @@ def draw_trees(
             across = torch.add(dy * float(facing[row, 0]), dx, alpha=-float(facing[row, 1]))
             across = across.mul_(reach)
             up = z[camera, rows, columns] * reach + float(origin[2] - tree[TreeColumn.Z_FOOT])
-            hit = tree_mask(across, up, tree)
+            hit = tree_mask(across, up, tree, leaves)
             _keep_nearest(reach, hit, depth, owner, (camera, rows, columns), first_owner + row)
 
 
-def tree_mask(across: Tensor, up: Tensor, tree: FloatArray) -> Tensor:
+def tree_mask(across: Tensor, up: Tensor, tree: FloatArray, leaves: Tensor) -> Tensor:
     """Tell which points (metres across and above the foot) of the plane of a tree belong to it."""
     trunk_height = float(tree[TreeColumn.TRUNK_HEIGHT])
     crown_height, crown_width = (
@@ -426,6 +431,21 @@ def tree_mask(across: Tensor, up: Tensor, tree: FloatArray) -> Tensor:
     a = across * (2 / crown_width)
     b = (up - (trunk_height + 0.5 * crown_height)) * (2 / crown_height)
     radius = a * a + b * b
-    ragged = torch.sin(5.3 * a + seed) * torch.sin(4.7 * b + 1.7 * seed)
-    leaves = torch.sin(17.0 * a - 3.1 * b + seed) * torch.sin(15.0 * b + 4.0 * a - seed)
-    return trunk | (radius + 0.22 * ragged + 0.16 * leaves < 0.82)
+    ragged = torch.sin(5.3 * a + 1.3 * torch.sin(2.9 * b + seed)) * torch.sin(4.7 * b + seed)
+    noise = leaf_noise(leaves, across, up, seed)
+    return trunk | (radius + 0.16 * ragged + 0.5 * (noise - 0.5) < 0.85)
+
+
+def leaf_noise(leaves: Tensor, across: Tensor, up: Tensor, seed: Tensor | float) -> Tensor:
+    """Return noise from 0 to 1 at points of the plane of a tree.
+
+    Args:
+        leaves: (LEAF_PX * LEAF_PX,) float32 periodic noise, 0 to 1.
+        across: metres across.
+        up: metres above the foot.
+        seed: 0 to 97, shifts the noise.
+    """
+    column = (across * LEAVES_PER_M + (seed * 7.3 + 4096)).to(torch.int32) & (LEAF_PX - 1)
+    row = (up * LEAVES_PER_M + (seed * 3.1 + 4096)).to(torch.int32) & (LEAF_PX - 1)
+    index = row.mul_(LEAF_PX).add_(column)
+    return leaves.index_select(0, index.view(-1)).view(index.shape)

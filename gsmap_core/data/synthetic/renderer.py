@@ -1,12 +1,14 @@
 """Pictures of a town from any cameras: real projective geometry, on the CPU or a GPU.
 
-The map frame of a synthetic drive is the town frame. Everything is a function of the arguments: equal calls give equal
-bytes in the same environment, and pictures within a PSNR of 40 dB on another device.
+The map frame of a synthetic drive is the town frame. Everything is a function of the arguments:
+equal calls give equal bytes in the same environment, and pictures within a PSNR of 40 dB on
+another device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,8 @@ DRAW_DISTANCE_M = 115.0
 #: Half width of the surroundings that have shadows [m].
 SHADOW_RADIUS_M = 80.0
 _NOISE_VALUES = 1 << 20
+#: Skies and shadows kept for conditions that come back.
+_CACHED_CONDITIONS = 4
 
 
 class Renderer:
@@ -44,6 +48,8 @@ class Renderer:
         self._trees = tree_table(town.billboards, town.ground)
         self._shadows: dict[tuple[float, float], ShadowMap] = {}
         self._skies: dict[Conditions, Tensor] = {}
+        leaves = textures.leaf_tile().reshape(-1).copy()
+        self._leaves = torch.from_numpy(leaves).to(self.device)
         noise = np.random.default_rng(7300).standard_normal(_NOISE_VALUES).astype(np.float32)
         self._noise = torch.from_numpy(noise).to(self.device)
 
@@ -103,11 +109,13 @@ class Renderer:
         sky = self._sky(conditions)
         waves = raycast.Waves(self.town.ground, centre[:2])
         pictures: list[ImageArray | None] = [None] * count
-        for group in self._groups(cameras):
+        # Without traffic nothing depends on the time.
+        moments = [float(time) if moving_boxes else 0.0 for time in times_s]
+        for group in self._groups(cameras, moments):
             drawn = self._render_group(
                 [cameras[i] for i in group],
                 poses[group],
-                [float(times_s[i]) for i in group],
+                moments[group[0]],
                 conditions,
                 moving_boxes,
                 centre,
@@ -117,21 +125,30 @@ class Renderer:
             )
             for position, index in enumerate(group):
                 pictures[index] = self._expose(
-                    drawn[position], cameras[index], gains[index], conditions, noise_seed, index
+                    drawn[position],
+                    cameras[index],
+                    gains[index] * light.exposure,
+                    conditions.noise,
+                    noise_seed,
+                    index,
                 )
         return [picture for picture in pictures if picture is not None]
 
-    def _groups(self, cameras: Sequence[Camera]) -> list[list[int]]:
-        """Return which cameras are drawn together: equal sizes on a GPU; one by one on a CPU, for its caches."""
+    def _groups(self, cameras: Sequence[Camera], moments: Sequence[float]) -> list[list[int]]:
+        """Return which cameras are drawn together.
+
+        On a GPU those of equal size that see the same moment; on a CPU one by one, for its caches.
+        """
         if self.device.type == 'cpu':
             return [[index] for index in range(len(cameras))]
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for index, camera in enumerate(cameras):
-            by_size.setdefault((camera.width_px, camera.height_px), []).append(index)
-        return list(by_size.values())
+        groups: dict[tuple[int, int, float], list[int]] = {}
+        for index, (camera, moment) in enumerate(zip(cameras, moments, strict=True)):
+            groups.setdefault((camera.width_px, camera.height_px, moment), []).append(index)
+        return list(groups.values())
 
     def _sky(self, conditions: Conditions) -> Tensor:
         if conditions not in self._skies:
+            _make_room(self._skies)
             image = textures.sky_image(conditions, self.town.seed)
             image = np.concatenate([image, image[:, :1]], axis=1)
             image = np.concatenate([image, np.zeros_like(image[..., :1])], axis=2)
@@ -143,6 +160,7 @@ class Renderer:
     ) -> tuple[Tensor, FloatArray, float]:
         key = (conditions.sun_azimuth_rad, conditions.sun_elevation_rad)
         if key not in self._shadows:
+            _make_room(self._shadows)
             self._shadows[key] = ShadowMap(self.town, conditions)
         packed, corner = self._shadows[key].window(centre[:2], SHADOW_RADIUS_M, moving, time_s)
         texels = torch.from_numpy(packed).to(self.device)
@@ -158,7 +176,7 @@ class Renderer:
         self,
         cameras: list[Camera],
         poses: FloatArray,
-        times_s: list[float],
+        time_s: float,
         conditions: Conditions,
         moving_boxes: Sequence[Box],
         centre: FloatArray,
@@ -169,8 +187,6 @@ class Renderer:
         """Draw cameras of equal size; return (N, H * W, 3) float32 colours, 0 to 1."""
         rays = raycast.make_rays(cameras, poses, centre, self.device)
         principal = np.array([camera.intrinsics[:2, 2] for camera in cameras])
-        # Cameras of a group are triggered within a few hundredths of a second: one moment will do.
-        time_s = float(np.mean(times_s))
         shape = (len(cameras), rays.height_px, rays.width_px)
         hits = raycast.intersect_ground(rays, waves)
         depth = torch.full(shape, float('inf'), device=self.device)
@@ -183,7 +199,7 @@ class Renderer:
         )
         trees = self._near(self._trees, self._trees[:, TreeColumn.CROWN_WIDTH], centre)
         raycast.draw_solids(rays, principal, solids, depth, owner)
-        raycast.draw_trees(rays, principal, trees, len(solids), depth, owner)
+        raycast.draw_trees(rays, principal, trees, len(solids), depth, owner, self._leaves)
 
         flat_depth, flat_owner = depth.view(-1), owner.view(-1)
         image = [torch.empty_like(flat_depth) for _ in range(3)]
@@ -200,17 +216,22 @@ class Renderer:
                 shown.index,
                 shading.shade_ground(rays, shown, self._ground, centre, shadows, light),
             )
-        for low, high, table, shade in (
-            (0, len(solids), solids, shading.shade_solids),
-            (len(solids), len(solids) + len(trees), trees, shading.shade_trees),
-        ):
-            index = torch.nonzero((flat_owner >= low) & (flat_owner < high)).view(-1)
+        for low, table in ((0, solids), (len(solids), trees)):
+            index = torch.nonzero((flat_owner >= low) & (flat_owner < low + len(table))).view(-1)
             if index.numel() == 0:
                 continue
             rows = flat_owner.index_select(0, index) - low
-            columns = torch.as_tensor(table.T, dtype=torch.float32, device=self.device)
             nearest = flat_depth.index_select(0, index)
-            put(index, shade(rays, index, nearest, rows, columns.contiguous(), light))
+            columns = torch.as_tensor(
+                np.ascontiguousarray(table.T), dtype=torch.float32, device=self.device
+            )
+            if table is solids:
+                put(index, shading.shade_solids(rays, index, nearest, rows, columns, light))
+            else:
+                put(
+                    index,
+                    shading.shade_trees(rays, index, nearest, rows, columns, light, self._leaves),
+                )
         index = torch.nonzero((flat_owner < 0) & torch.isinf(flat_depth)).view(-1)
         if index.numel():
             put(index, shading.shade_sky(rays, index, sky))
@@ -221,7 +242,7 @@ class Renderer:
         colours: Tensor,
         camera: Camera,
         gain: float,
-        conditions: Conditions,
+        noise: float,
         noise_seed: int,
         index: int,
     ) -> ImageArray:
@@ -230,7 +251,7 @@ class Renderer:
         # Linear up to 0.8, then approaching 1.
         bright = (values - 0.8).clamp_(min=0)
         values = torch.minimum(values, 0.8 + 0.2 * bright / (bright + 0.2))
-        if conditions.noise > 0:
+        if noise > 0:
             start = int(
                 np.random.SeedSequence([noise_seed & 0xFFFFFFFF, index]).generate_state(1)[0]
             )
@@ -240,6 +261,12 @@ class Renderer:
             while (missing := missing - len(pieces[-1])) > 0:
                 pieces.append(self._noise[:missing])
             tiled = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-            values.add_(tiled, alpha=conditions.noise)
+            values.add_(tiled, alpha=noise)
         picture = values.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
         return picture.view(camera.height_px, camera.width_px, 3).cpu().numpy()
+
+
+def _make_room(cache: dict[Any, Any]) -> None:
+    """Drop the oldest entries of a cache until a few are left."""
+    while len(cache) >= _CACHED_CONDITIONS:
+        del cache[next(iter(cache))]

@@ -1,4 +1,7 @@
-"""Colours of what rays have met: ground, solids, trees, sky. PyTorch, planar float32 channels from 0 to 1."""
+"""Colours of what rays have met: ground, solids, trees, sky.
+
+PyTorch; colours are planar float32 channels from 0 to 1.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,15 @@ from torch import Tensor
 
 from gsmap_core.data.synthetic import textures
 from gsmap_core.data.synthetic.rasters import NUM_LEVELS, GroundMap
-from gsmap_core.data.synthetic.raycast import GroundHits, Rays
+from gsmap_core.data.synthetic.raycast import GroundHits, Rays, leaf_noise
 from gsmap_core.data.synthetic.scene import Conditions, Material
 from gsmap_core.data.synthetic.solids import Column, Look, TreeColumn
 from gsmap_core.structures import FloatArray
 
 Channels = tuple[Tensor, Tensor, Tensor]
 
-#: Between these distances the ground fades into its far colour, so that no pixel depends on blocks not baked [m].
+#: Between these distances the ground fades into its far colour [m], so that no pixel depends on
+#: blocks that are not baked.
 FADE_START_M, FADE_END_M = 85.0, 110.0
 _MAX_TAPS = 8
 _MASK = 0x00FF00FF
@@ -37,6 +41,8 @@ class Light:
         wetness: 0 to 1.
         night: 0 (day) to 1: how much lamps and lit windows show.
         headlight_pose: (x, y, cos yaw, sin yaw) of the lamps, relative; None: off.
+        exposure: gain that a camera's automatic exposure settles at.
+        lamp_strength: brightness of lamps before that gain.
     """
 
     sun: FloatArray
@@ -48,6 +54,8 @@ class Light:
     wetness: float
     night: float
     headlight_pose: tuple[float, float, float, float] | None
+    exposure: float
+    lamp_strength: float
 
 
 def make_light(conditions: Conditions, headlight_pose: tuple[float, float, float, float]) -> Light:
@@ -57,6 +65,9 @@ def make_light(conditions: Conditions, headlight_pose: tuple[float, float, float
     zenith = np.asarray(conditions.sky_rgb, dtype=np.float64)
     # The sky colours the shade a little.
     sky_tint = 0.85 * tint + 0.15 * zenith / max(float(zenith.max()), 1e-3)
+    # Cameras open up in the dark, but not all the way.
+    level = conditions.ambient + conditions.sun_strength * max(float(np.sin(elevation)), 0.1)
+    exposure = float(np.clip((1.05 / max(level, 0.01)) ** 0.45, 0.9, 2.6))
     return Light(
         sun=np.array(
             [
@@ -73,6 +84,8 @@ def make_light(conditions: Conditions, headlight_pose: tuple[float, float, float
         wetness=conditions.wetness,
         night=float(np.clip(1.6 - 4 * (conditions.ambient + conditions.sun_strength), 0, 1)),
         headlight_pose=headlight_pose if conditions.headlights else None,
+        exposure=exposure,
+        lamp_strength=0.7 / np.sqrt(exposure),
     )
 
 
@@ -86,7 +99,7 @@ def headlight(light: Light, x: Tensor, y: Tensor) -> Tensor | None:
     aside = rel_y * cosine - rel_x * sine
     forward = ahead.clamp(min=0.5)
     spread = torch.exp(-((aside / (0.9 + 0.42 * forward)) ** 2))
-    return spread * (ahead * 0.5).clamp_(0, 1) / (1 + (forward / 20) ** 2) * 1.1
+    return spread * (ahead * 0.5).clamp_(0, 1) / (1 + (forward / 20) ** 2) * light.lamp_strength
 
 
 def lerp_sample(
@@ -132,7 +145,7 @@ def sample_ground(
     along_u: tuple[Tensor, Tensor],
     along_v: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Average the ground map over the footprints of pixels, with several taps along the longer axis.
+    """Average the ground map over footprints of pixels, with several taps along the longer axis.
 
     Args:
         ground: the map.
@@ -196,7 +209,7 @@ def sample_ground(
 def footprints(
     rays: Rays, hits: GroundHits
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the metres east and north that one pixel to the right and one pixel down span on the ground."""
+    """Return what one pixel to the right and one down span on the ground, east and north [m]."""
     dx, dy, dz = (axis.view(-1).index_select(0, hits.index) for axis in (rays.x, rays.y, rays.z))
     facing = (dz - hits.slope_x * dx - hits.slope_y * dy).clamp_(max=-1e-4)
     scaled = hits.depth / facing
@@ -265,7 +278,7 @@ def shade_ground(
             axis.view(-1).index_select(0, hits.index) for axis in (rays.x, rays.y, rays.z)
         )
         grazing = (-dz * torch.rsqrt(dx * dx + dy * dy + dz * dz)).clamp_(0, 1)
-        mirror = soaked * (0.06 + 0.6 * (1 - grazing) ** 4) * open_sky
+        mirror = soaked * (0.03 + 0.55 * (1 - grazing) ** 5) * open_sky
         for k in range(3):
             sky = float(0.75 * light.horizon_rgb[k] + 0.25 * light.zenith_rgb[k])
             colour[k] = colour[k] * (1 - 0.5 * soaked) + mirror * sky
@@ -332,8 +345,8 @@ def shade_solids(
     normal_z = roof.float()
     sun_x, sun_y, sun_z = (float(value) for value in light.sun)
     direct = (normal_x * sun_x + normal_y * sun_y + normal_z * sun_z).clamp_(min=0)
-    # Walls see half the sky, and less of it near the ground.
-    open_sky = 0.72 + 0.28 * normal_z - 0.18 * torch.exp(-z.clamp(min=0) * 0.8)
+    # Walls see half the sky and the lit ground, and less of both near their foot.
+    open_sky = 0.86 + 0.14 * normal_z - 0.2 * torch.exp(-z.clamp(min=0) * 0.8)
     ray = torch.sqrt(dx * dx + dy * dy + dz * dz)
     facing = ((normal_x * dx + normal_y * dy + normal_z * dz) / ray).abs().clamp_(min=0.15)
     pixel = rays.per_pixel(rays.steps[:, 0], index)
@@ -407,7 +420,7 @@ def _building(
     plaster = 0.94 + 0.12 * _hash(torch.floor(along * 0.7).int(), torch.floor(z * 0.9).int(), seed)
     wall = torch.where(ground_floor, 0.86 * plaster, plaster)
     wall = torch.where((z > height - 0.4) & ~roof, 1.12 * wall, wall)
-    lit = ((value > 0.62) & ~roof).float() * window * light.night
+    lit = ((value > 0.62) & ~roof).float() * window * (light.night * light.lamp_strength)
     colours = []
     for k, channel in enumerate(albedo):
         base = channel.index_select(0, chosen)
@@ -468,14 +481,30 @@ def _vehicle(
         base = base * (1 - hub) + hub * 0.45
         bulb = torch.where(is_front, none + (0.95, 0.95, 0.85)[k], none + (0.6, 0.06, 0.05)[k])
         colours.append(base * (1 - lamp) + lamp * bulb)
-        glow[k].index_copy_(0, chosen, lamp * bulb * light.night * 0.8)
+        glow[k].index_copy_(0, chosen, lamp * bulb * (light.night * light.lamp_strength))
     _paint(albedo, chosen, colours)
 
 
 def shade_trees(
-    rays: Rays, index: Tensor, depth: Tensor, row: Tensor, trees: Tensor, light: Light
+    rays: Rays,
+    index: Tensor,
+    depth: Tensor,
+    row: Tensor,
+    trees: Tensor,
+    light: Light,
+    leaves: Tensor,
 ) -> Channels:
-    """Colour pixels that see trees; arguments as in `shade_solids`, the table is (len(TreeColumn), T)."""
+    """Colour pixels that see trees.
+
+    Args:
+        rays: rays of the cameras.
+        index: (P,) pixels.
+        depth: (P,) [m].
+        row: (P,) int32 rows of the table.
+        trees: (len(TreeColumn), T) float32, relative positions.
+        light: light of the moment.
+        leaves: noise image of `raycast.leaf_noise`.
+    """
     dx, dy, dz = (axis.view(-1).index_select(0, index) for axis in (rays.x, rays.y, rays.z))
     ox, oy, oz = (rays.per_pixel(rays.origins[:, axis], index) for axis in range(3))
     table = trees.index_select(1, row)
@@ -489,9 +518,7 @@ def shade_trees(
     b = (up - table[TreeColumn.TRUNK_HEIGHT] - 0.5 * crown_height) * 2 / crown_height
     crown = (a * a + b * b < 1.25) & (b > -1)
     seed = torch.remainder(table[TreeColumn.SEED], 97)
-    clumps = torch.sin(7.1 * a + 2.3 * b + seed) * torch.sin(6.3 * b - 2.9 * a + 2 * seed)
-    leaves = torch.sin(23 * a + 5 * b + seed) * torch.sin(21 * b - 6 * a - seed)
-    relief = 1 + 0.2 * clumps + 0.14 * leaves
+    relief = 0.78 + 0.5 * leaf_noise(leaves, across, up, seed)
     # The crown is lit as the half of an ellipsoid that faces the camera.
     depth_n = torch.sqrt((1 - a * a - b * b).clamp_(min=0))
     side_x, side_y = -offset_y / distance, offset_x / distance

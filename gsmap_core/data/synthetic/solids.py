@@ -1,8 +1,9 @@
-"""What stands on the ground, as plain numbers: boxes cut into upright solids, trees, both with their height."""
+"""What stands on the ground, as plain numbers: boxes cut into upright solids, and trees."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -44,8 +45,45 @@ class Look(IntEnum):
     VAN = 4
 
 
-#: Vehicles taller than this are one box with windows (vans, buses), lower ones a body with a cabin [m].
+#: Taller vehicles are one box with windows (vans, buses), lower ones a body and a cabin [m].
 VAN_HEIGHT_M = 2.0
+_LOOKS = {
+    BoxKind.BUILDING: Look.BUILDING,
+    BoxKind.VEHICLE: Look.VAN,
+    BoxKind.PLAIN: Look.PLAIN,
+}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One solid of a box; metres, relative to the foot of the box."""
+
+    look: Look
+    length: float
+    width: float
+    height: float
+    shift: float = 0.0
+    base: float = 0.0
+    taper: float = 0.0
+
+
+def _parts(box: Box) -> list[_Part]:
+    length, width, height = box.size_m
+    if box.kind is not BoxKind.VEHICLE or height > VAN_HEIGHT_M:
+        return [_Part(_LOOKS[box.kind], length, width, height)]
+    cabin = 0.42 * height
+    return [
+        _Part(Look.CAR_BODY, length, width, height - cabin),
+        _Part(
+            Look.CAR_CABIN,
+            length=0.62 * length,
+            width=0.9 * width,
+            height=cabin,
+            shift=-0.07 * length,
+            base=height - cabin,
+            taper=0.1 * length / cabin,
+        ),
+    ]
 
 
 def solid_table(boxes: Sequence[Box], ground: HeightField, time_s: float) -> FloatArray:
@@ -56,54 +94,26 @@ def solid_table(boxes: Sequence[Box], ground: HeightField, time_s: float) -> Flo
         centre = corners.mean(axis=0)
         heights = ground.height(np.concatenate([centre[None], corners]))
         skirt = max(0.0, float(heights[0] - heights.min())) if box.base_z_m == 0 else 0.0
-        length, width, height = box.size_m
-        foot = float(heights[0]) + box.base_z_m
         along = np.array([np.cos(box.yaw_rad), np.sin(box.yaw_rad)])
-
-        def row(
-            shift: float,
-            base: float,
-            tall: float,
-            long: float,
-            wide: float,
-            taper: float,
-            look: Look,
-        ) -> list[float]:
-            xy = centre + shift * along  # noqa: B023 - called at once
-            return [
-                *xy,
-                foot + base,  # noqa: B023
-                tall,
-                *along,  # noqa: B023
-                long / 2,
-                wide / 2,
-                taper,
-                float(look),
-                *box.colour_rgb,  # noqa: B023
-                float(box.seed & 0xFFFF),  # noqa: B023
-                skirt if base == 0 else 0.0,  # noqa: B023
-            ]
-
-        if box.kind is BoxKind.VEHICLE and height <= VAN_HEIGHT_M:
-            rows.append(row(0, 0, 0.58 * height, length, width, 0, Look.CAR_BODY))
-            cabin = 0.42 * height
-            taper = 0.1 * length / cabin
+        for part in _parts(box):
+            x, y = centre + part.shift * along
             rows.append(
-                row(
-                    -0.07 * length,
-                    height - cabin,
-                    cabin,
-                    0.62 * length,
-                    0.9 * width,
-                    taper,
-                    Look.CAR_CABIN,
-                )
+                [
+                    float(x),
+                    float(y),
+                    float(heights[0]) + box.base_z_m + part.base,
+                    part.height,
+                    float(along[0]),
+                    float(along[1]),
+                    part.length / 2,
+                    part.width / 2,
+                    part.taper,
+                    float(part.look),
+                    *box.colour_rgb,
+                    float(box.seed & 0xFFFF),
+                    skirt if part.base == 0 else 0.0,
+                ]
             )
-        else:
-            look = {BoxKind.VEHICLE: Look.VAN, BoxKind.BUILDING: Look.BUILDING}.get(
-                box.kind, Look.PLAIN
-            )
-            rows.append(row(0, 0, height, length, width, 0, look))
     return np.asarray(rows, dtype=np.float64).reshape(-1, len(Column))
 
 

@@ -15,6 +15,8 @@ ByteArray = npt.NDArray[np.uint8]
 
 #: Edge of the repeating material images [px]; at 0.05 m a pixel they repeat after 51 m.
 TILE_PX = 1024
+#: Edge of the noise image of leaves [px], and its pixels per metre.
+LEAF_PX, LEAVES_PER_M = 256, 16.0
 #: Size of the sky image: azimuth, elevation.
 SKY_WIDTH_PX, SKY_HEIGHT_PX = 2048, 384
 #: Elevations of the bottom and top row of the sky image [rad].
@@ -23,7 +25,7 @@ SKY_ELEVATION_RAD = (-0.12, np.pi / 2)
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How a material looks: mean colour (0 to 255), noise per octave size [px], wet reflectivity."""
+    """How a material looks: mean colour (0 to 255), noise per octave [px], wet reflectivity."""
 
     rgb: tuple[float, float, float]
     octaves: tuple[tuple[int, float], ...]
@@ -82,11 +84,26 @@ def material_tile(material: Material) -> ByteArray:
 
 @lru_cache(maxsize=1)
 def wear_tile() -> np.ndarray:
-    """Return repeating (TILE_PX, TILE_PX) float32 noise, uniform in 0..1: where paint goes first."""
+    """Return repeating (TILE_PX, TILE_PX) noise, uniform in 0..1: where paint goes first."""
     generator = np.random.default_rng(7100)
     noise = 0.8 * _periodic_noise(TILE_PX, 2, generator)
     noise = noise + _periodic_noise(TILE_PX, 10, generator)
     noise += _periodic_noise(TILE_PX, 48, generator)
+    return _uniform(noise)
+
+
+@lru_cache(maxsize=1)
+def leaf_tile() -> np.ndarray:
+    """Return repeating (LEAF_PX, LEAF_PX) float32 noise of leaves and clumps, uniform in 0..1."""
+    generator = np.random.default_rng(7150)
+    noise = 0.5 * _periodic_noise(LEAF_PX, 2, generator)
+    for octave_px, strength in ((5, 0.8), (12, 0.7), (32, 0.5)):
+        noise = noise + strength * _periodic_noise(LEAF_PX, octave_px, generator)
+    return _uniform(noise)
+
+
+def _uniform(noise: np.ndarray) -> np.ndarray:
+    """Return noise with its values replaced by their ranks, 0 to 1; not writable."""
     order = np.argsort(noise, axis=None, kind='stable')
     uniform = np.empty(noise.size, dtype=np.float32)
     uniform[order] = np.linspace(0, 1, noise.size, dtype=np.float32)

@@ -19,7 +19,9 @@ from gsmap_core.errors import DataError
 from gsmap_core.geometry.transforms import make_transform, rotation_from_rpy, transform_points
 
 EXACT = LidarConfig(range_noise_m=0.0)
-GROUND = HeightField(np.array([1.2, 0.3]), np.array([[0.06, 0.0], [0.02, 0.08]]), np.array([0.4, 1]))
+GROUND = HeightField(
+    np.array([1.2, 0.3]), np.array([[0.06, 0.0], [0.02, 0.08]]), np.array([0.4, 1])
+)
 BOX = Box(np.array([10.0, 4.0]), (4.0, 2.0, 2.5), 0.5, BoxKind.PLAIN, (0.5, 0.5, 0.5))
 
 

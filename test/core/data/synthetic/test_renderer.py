@@ -65,13 +65,12 @@ def shoot(town, rig, map_from_base, conditions=CLEAR, **options):
     return Renderer(town).render(rig.cameras, poses, times, conditions, **options)
 
 
-def profile(image, pixel, normal, reach):
+def profile(grey, pixel, normal, reach):
     """Return offsets [px] and grey values along a line through a pixel."""
     offsets = np.arange(-reach, reach + 1e-9, 0.25)
     u, v = (pixel[axis] + offsets * normal[axis] for axis in range(2))
     u0, v0 = np.floor(u).astype(int), np.floor(v).astype(int)
     fu, fv = u - u0, v - v0
-    grey = image.astype(float).mean(axis=2)
     values = (
         grey[v0, u0] * (1 - fu) * (1 - fv)
         + grey[v0, u0 + 1] * fu * (1 - fv)
@@ -106,6 +105,7 @@ def test_paint_lies_on_the_projected_line(rings, rig_name, width):
     poses = np.stack([map_from_base @ camera.base_from_camera for camera in rig.cameras])
     images = renderer.render(rig.cameras, poses, [0.0] * len(rig), CLEAR)
     for camera, image in zip(rig.cameras, images, strict=True):
+        grey = image.astype(float).mean(axis=2)
         for line in lines:
             projection = project_points(camera, transform_points(invert(map_from_base), line))
             pixels, limit = projection.pixels, [camera.width_px - 12, camera.height_px - 12]
@@ -114,7 +114,7 @@ def test_paint_lies_on_the_projected_line(rings, rig_name, width):
             for index in np.flatnonzero(inside & projection.is_visible):
                 tangent = pixels[(index + 1) % len(line)] - pixels[index - 1]
                 normal = np.array([-tangent[1], tangent[0]]) / np.linalg.norm(tangent)
-                offsets, values = profile(image, pixels[index], normal, 9)
+                offsets, values = profile(grey, pixels[index], normal, 9)
                 weight = np.clip(values - np.median(values) - 25, 0, None)
                 assert weight.sum() > 20, f'{camera.name}: no paint at {pixels[index]}'
                 errors.append((offsets * weight).sum() / weight.sum())
@@ -270,6 +270,20 @@ def test_equal_calls_give_equal_bytes_whatever_was_drawn_before():
     assert 0.5 < difference.std() / (255 * conditions.noise * np.sqrt(2)) < 1.5
 
 
+def test_cameras_drawn_together_look_as_drawn_one_by_one(monkeypatch):
+    """What a GPU does for its speed, on the CPU."""
+    rig = scaled_rig(load_rig('av2_like'), 150)
+    pose = pose_on_ground(SLOPE, (0.0, 0.0), 0.3)
+    options = {'moving_boxes': [RED_BOX], 'times_s': [0.5] * 7}
+    single = shoot(tree_town(), rig, pose, **options)
+    monkeypatch.setattr(
+        Renderer, '_groups', lambda self, cameras, moments: [[0], list(range(1, len(cameras)))]
+    )
+    for one, other in zip(single, shoot(tree_town(), rig, pose, **options), strict=True):
+        error = np.mean((one.astype(float) - other) ** 2)
+        assert 10 * np.log10(255**2 / max(error, 1e-9)) > 50
+
+
 def test_conditions_change_the_picture_as_they_should():
     rig = scaled_rig(load_rig('nuscenes_like'), 200)
     town, pose = tree_town(), pose_on_ground(SLOPE, (0.0, 0.0), 0.0)
@@ -284,8 +298,12 @@ def test_conditions_change_the_picture_as_they_should():
     brighter = shoot(town, rig, pose, exposure_gain=[1.3] * 6)[0].astype(float)
     assert brighter.mean() > 1.1 * noon.mean()
     road = np.s_[-8:, 60:140]
-    wet = shoot(town, rig, pose, replace(CLEAR, wetness=1.0))[0].astype(float)
-    assert wet[road].mean() < 0.9 * noon[road].mean()
+    wet, wet_at_night = (
+        shoot(town, rig, pose, replace(CLEAR, wetness=1.0, sky_rgb=sky))[0].astype(float)
+        for sky in (CLEAR.sky_rgb, (0.02, 0.02, 0.05))
+    )
+    assert wet_at_night[road].mean() < 0.8 * noon[road].mean(), 'wet asphalt is darker'
+    assert wet[road].mean() > 1.1 * wet_at_night[road].mean(), 'and mirrors the sky'
     hazy = shoot(town, rig, pose, replace(CLEAR, haze_per_m=0.03))[0].astype(float)
     assert hazy.std() < noon.std()
     warm = shoot(town, rig, pose, replace(CLEAR, tint_rgb=(1.0, 0.8, 0.6)))[0].astype(float)
