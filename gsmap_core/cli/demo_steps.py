@@ -1,0 +1,281 @@
+"""The steps of `gsmap demo`: a drive, three nodes, a score, pictures, a summary."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gsmap_core.cli.demo_drive import synthetic_bag
+from gsmap_core.cli.demo_pictures import draw_pictures
+from gsmap_core.cli.demo_score import (
+    Account,
+    Score,
+    account,
+    pair_with_sets,
+    read_recorded_maps,
+    score,
+)
+from gsmap_core.cli.node_processes import NodeGroup, NodeProcess
+from gsmap_core.cli.ros_environment import overlay_environment
+from gsmap_core.data.bag import BagDrive, open_bag
+from gsmap_core.errors import ConfigError, DataError
+from gsmap_core.runtime.predictor import resolve_weights
+
+_LOGGER = logging.getLogger(__name__)
+MAP_TOPIC = '/mapping/local_map'
+RECORDED_TOPICS = (
+    MAP_TOPIC,
+    '/mapping/local_map_markers',
+    '/diagnostics',
+    '/tf',
+    '/tf_static',
+)
+#: How long nodes may take to come up before the replay begins [s].
+_START_S = 120.0
+#: How long the replay keeps the clock going for the last sets [s].
+_DRAIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the user asked for; see the command line.
+
+    Args:
+        out: folder for the results.
+        bag: bag to map; None: a synthetic drive.
+        weights: checkpoint file or shipped name; empty: the default one.
+        device: torch device.
+        rate: replay speed.
+        video: also make the video.
+    """
+
+    out: Path
+    bag: Path | None = None
+    weights: str = ''
+    device: str = 'auto'
+    rate: float = 1.0
+    video: bool = True
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Run the command `gsmap demo`; returns its exit code."""
+    options = DemoOptions(
+        out=Path(args.out),
+        bag=None if args.bag is None else Path(args.bag),
+        weights=args.weights,
+        device=args.device,
+        rate=args.rate,
+        video=not args.no_video,
+    )
+    summary = demo(options)
+    print(json.dumps(summary) if args.json else table(summary))
+    return 0
+
+
+def demo(options: DemoOptions) -> dict[str, Any]:
+    """Map a drive over ROS 2 and judge the result.
+
+    Returns:
+        The summary, as it was written to `summary.json`.
+
+    Raises:
+        GsmapError: the bag, the environment or a node failed; the message says which.
+    """
+    if not 0.01 <= options.rate <= 100.0:
+        raise ConfigError(f'--rate {options.rate}; expected a number between 0.01 and 100')
+    # What can be wrong is found out before anything takes time.
+    weights = resolve_weights(options.weights)
+    environment = demo_environment()
+    options.out.mkdir(parents=True, exist_ok=True)
+    bag = options.bag if options.bag is not None else synthetic_bag(options.out / 'drive')
+    drive = open_bag(bag)
+    if not len(drive):
+        raise DataError(f"'{bag}' holds no complete camera set; expected at least one")
+    recorded = options.out / 'recorded.mcap'
+    play(drive, recorded, weights, options, environment)
+    maps = read_recorded_maps(recorded, MAP_TOPIC)
+    frames_published = len(drive) + sum(drive.sets_dropped.values())
+    balance = account(recorded, MAP_TOPIC, frames_published, len(maps))
+    paired = pair_with_sets(drive, maps)
+    quality = score(drive, paired)
+    outputs = {'recorded': str(recorded)}
+    outputs |= draw_pictures(drive, paired, options.out, options.video)
+    outputs['summary'] = str(options.out / 'summary.json')
+    summary = summarise(balance, quality, outputs)
+    Path(outputs['summary']).write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
+    return summary
+
+
+def demo_environment() -> dict[str, str]:
+    """Return the environment of the nodes: a domain of their own, on this machine only."""
+    environment = overlay_environment(
+        ROS_DOMAIN_ID=str(random.SystemRandom().randint(1, 101)),
+        ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
+        PYTHONUNBUFFERED='1',
+    )
+    environment.pop('ROS_LOCALHOST_ONLY', None)  # an older word for the same; both together warn
+    return environment
+
+
+def play(
+    drive: BagDrive,
+    recorded: Path,
+    weights: Path,
+    options: DemoOptions,
+    environment: dict[str, str],
+) -> None:
+    """Replay a bag into the mapping node and record what it publishes.
+
+    Args:
+        drive: the bag.
+        recorded: where the output goes; replaced if it exists.
+        weights: checkpoint.
+        options: device and speed.
+        environment: of the nodes.
+
+    Raises:
+        NodeProcessError: a node failed; the message ends with its log.
+    """
+    recorded.unlink(missing_ok=True)
+    logs = options.out / 'logs'
+    logs.mkdir(exist_ok=True)
+    duration_s = (drive.reader.end_ns - drive.reader.start_ns) * 1e-9 / options.rate
+    image_topics = [topics.image for topics in drive.camera_topics.values()]
+    with NodeGroup() as group:
+        recorder = group.start(
+            NodeProcess(
+                'record',
+                {
+                    'use_sim_time': True,
+                    'output': str(recorded.resolve()),
+                    'topics': list(RECORDED_TOPICS),
+                    'wait_timeout_s': _START_S,
+                },
+                environment,
+                logs,
+            )
+        )
+        mapper = group.start(
+            NodeProcess(
+                'mapping',
+                {
+                    'use_sim_time': True,
+                    'cameras': list(drive.rig.names),
+                    # Every set counts here, so no image may be lost on the way.
+                    'image_reliability': 'reliable',
+                    'model.weights': str(weights.resolve()),
+                    'model.device': options.device,
+                    # The score needs the whole range of confidences; pictures leave out the low.
+                    'score_threshold': 0.0,
+                },
+                environment,
+                logs,
+            )
+        )
+        replay = group.start(
+            NodeProcess(
+                'replay',
+                {
+                    'bag': str(drive.path.resolve()),
+                    'rate': options.rate,
+                    'wait_for_node': '/mapping',
+                    'wait_for_topics': image_topics,
+                    'wait_timeout_s': _START_S,
+                    'drain_s': _DRAIN_S,
+                },
+                environment,
+                logs,
+            )
+        )
+        with tqdm(
+            total=round(duration_s, 1),
+            desc='replay',
+            unit='s',
+            bar_format='{l_bar}{bar}| {n:.0f}/{total:.0f} s',
+            file=sys.stderr,
+            disable=None,
+        ) as bar:
+            show_progress = _progress(replay, bar, duration_s)
+
+            def look() -> None:
+                # A lifecycle node that cannot be configured stays up and says so.
+                if 'configure failed' in mapper.log_text():
+                    raise mapper.failure('could not be configured')
+                show_progress()
+
+            group.wait_for_end(replay, _START_S + duration_s + 60.0, poll=look)
+            bar.update(bar.total - bar.n)
+        # In this order, so that the recorder gets the mapping node's last counters.
+        group.stop(mapper)
+        time.sleep(0.5)
+        group.stop(recorder)
+
+
+def _progress(replay: NodeProcess, bar: Any, duration_s: float) -> Callable[[], None]:
+    """Return a function that moves the bar by wall time once the replay has begun."""
+    started_s: list[float] = []
+
+    def show() -> None:
+        if not started_s:
+            if 'playing' not in replay.log_text():
+                return
+            started_s.append(time.monotonic())
+        bar.update(max(0.0, min(time.monotonic() - started_s[0], duration_s) - bar.n))
+
+    return show
+
+
+def summarise(balance: Account, quality: Score | None, outputs: dict[str, str]) -> dict[str, Any]:
+    """Return the summary with exactly the documented keys; scores are null without ground truth.
+
+    Args:
+        balance: where the sets went.
+        quality: scores, or None.
+        outputs: written files by what they are.
+    """
+    return {
+        'frames_published': balance.frames_published,
+        'frames_mapped': balance.frames_mapped,
+        'sets_dropped': balance.sets_dropped,
+        'chamfer_map': None if quality is None else round(quality.chamfer_map, 4),
+        'per_category': None
+        if quality is None
+        else {name: round(value, 4) for name, value in quality.per_category.items()},
+        'latency_ms': balance.latency_ms,
+        'rate_hz': balance.rate_hz,
+        'outputs': outputs,
+    }
+
+
+def table(summary: dict[str, Any]) -> str:
+    """Return the summary as a short table for people."""
+    published, mapped = summary['frames_published'], summary['frames_mapped']
+    dropped = ', '.join(f'{count} {reason}' for reason, count in summary['sets_dropped'].items())
+    latency = summary['latency_ms']
+    rows = [
+        ('camera sets published', str(published)),
+        ('mapped', f'{mapped} ({100.0 * mapped / published:.0f} %)'),
+        ('dropped', dropped or 'none'),
+    ]
+    if summary['chamfer_map'] is None:
+        rows.append(('chamfer mAP', 'not scored: the bag has no ground truth'))
+    else:
+        parts = ', '.join(f'{k} {v:.3f}' for k, v in summary['per_category'].items())
+        rows.append(('chamfer mAP', f'{summary["chamfer_map"]:.3f} ({parts})'))
+    if latency['p50'] is not None:
+        rows.append(('latency', f'{latency["p50"]:.0f} ms median, {latency["p95"]:.0f} ms p95'))
+    if summary['rate_hz'] is not None:
+        rows.append(('rate', f'{summary["rate_hz"]:.1f} maps per second'))
+    rows += [(name, path) for name, path in summary['outputs'].items()]
+    width = max(len(name) for name, _ in rows)
+    return '\n'.join(f'{name:<{width}}  {text}' for name, text in rows)

@@ -1,0 +1,226 @@
+"""Accounting, scoring, pictures and summary of the demo, from recordings made by hand."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_drive import TinyDrive
+
+from gsmap_core.cli import demo_score as scoring
+from gsmap_core.cli.demo_score import Account
+from gsmap_core.cli.demo_steps import MAP_TOPIC, demo_environment, summarise, table
+from gsmap_core.cli.main import main
+from gsmap_core.data import messages as msg
+from gsmap_core.data.bag import BagDrive, BagReader, BagRecorder, open_bag
+from gsmap_core.errors import DataError
+from gsmap_core.geometry.transforms import invert
+from gsmap_core.structures import VectorMap
+
+KEYS = [
+    'frames_published', 'frames_mapped', 'sets_dropped', 'chamfer_map', 'per_category',
+    'latency_ms', 'rate_hz', 'outputs',
+]  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def drive(tmp_path_factory: pytest.TempPathFactory) -> BagDrive:
+    return open_bag(TinyDrive(4).write(tmp_path_factory.mktemp('bags') / 'tiny'))
+
+
+def perfect(drive: BagDrive, index: int) -> VectorMap:
+    """The ground truth as a prediction."""
+    truth = drive.ground_truth(index)
+    assert truth is not None
+    return replace(truth, elements=tuple(replace(e, score=0.9) for e in truth.elements))
+
+
+def record(path: Path, counters: list[dict[str, object]], maps: list[VectorMap]) -> Path:
+    """A recording as the demo makes it."""
+    with BagRecorder(path) as recorder:
+        recorder.add_topic('/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray')
+        recorder.add_topic(MAP_TOPIC, msg.MAP_ELEMENT_ARRAY)
+        for item in maps:
+            recorder.write(MAP_TOPIC, item.stamp_ns, msg.local_map_to_message(item))
+        for number, values in enumerate(counters):
+            pairs = [
+                msg.make_message('diagnostic_msgs/msg/KeyValue', key=key, value=str(value))
+                for key, value in values.items()
+            ]
+            status = msg.make_message(
+                'diagnostic_msgs/msg/DiagnosticStatus',
+                level=0, name='mapping: sets', message='', hardware_id='', values=pairs,
+            )  # fmt: skip
+            array = msg.make_message(
+                'diagnostic_msgs/msg/DiagnosticArray',
+                header=msg.make_header(number, ''),
+                status=[status],
+            )
+            recorder.write('/diagnostics', number, array)
+    return path
+
+
+def counters(received: int, mapped: int, **dropped: int) -> dict[str, object]:
+    return {
+        'sets_received': received,
+        'sets_mapped': mapped,
+        'sets_dropped': sum(dropped.values()),
+        'sets_in_flight': received - mapped - sum(dropped.values()),
+        **{f'sets_dropped.{reason}': count for reason, count in dropped.items()},
+        'latency_p50_ms': 80.5,
+        'latency_p95_ms': 120.0,
+        'rate_hz': 4.9,
+    }
+
+
+def test_every_set_is_accounted_for(tmp_path: Path) -> None:
+    recorded = record(tmp_path / 'r.mcap', [counters(3, 2), counters(9, 7, newer=1, tf=1)], [])
+    account = scoring.account(recorded, MAP_TOPIC, frames_published=10, num_recorded=6)
+    assert account.sets_dropped == {'newer': 1, 'tf': 1, 'not_received': 1, 'not_recorded': 1}
+    assert account.frames_mapped + sum(account.sets_dropped.values()) == 10
+    assert account.latency_ms == {'p50': 80.5, 'p95': 120.0}
+    assert account.rate_hz == 4.9
+
+
+def test_more_sets_than_were_published_is_an_error(tmp_path: Path) -> None:
+    recorded = record(tmp_path / 'r.mcap', [counters(11, 11)], [])
+    with pytest.raises(DataError, match='expected every set once'):
+        scoring.account(recorded, MAP_TOPIC, frames_published=10, num_recorded=11)
+
+
+def test_sets_in_flight_are_an_error(tmp_path: Path) -> None:
+    recorded = record(tmp_path / 'r.mcap', [counters(10, 9)], [])
+    with pytest.raises(DataError, match='--rate'):
+        scoring.account(recorded, MAP_TOPIC, frames_published=10, num_recorded=9)
+
+
+def test_a_node_that_said_nothing_is_an_error(tmp_path: Path) -> None:
+    recorded = record(tmp_path / 'r.mcap', [], [])
+    with pytest.raises(DataError, match='/diagnostics'):
+        scoring.node_counters(BagReader(recorded))
+
+
+def test_an_account_must_add_up() -> None:
+    with pytest.raises(DataError, match='every set once'):
+        Account(10, 8, {'tf': 1})
+    with pytest.raises(DataError, match='every set once'):
+        Account(10, 11, {'tf': -1})
+
+
+def test_perfect_maps_score_one_and_missing_ones_cost(drive: BagDrive) -> None:
+    maps = {index: perfect(drive, index) for index in range(len(drive))}
+    full = scoring.score(drive, maps)
+    assert full is not None
+    assert full.chamfer_map == pytest.approx(1.0)
+    del maps[0]
+    partial = scoring.score(drive, maps)
+    assert partial is not None
+    # Lines: three of four frames. The crossing is out of range in the frame without a map.
+    assert partial.per_category['divider'] == pytest.approx(0.75)
+    assert partial.per_category['ped_crossing'] == pytest.approx(1.0)
+    assert partial.chamfer_map == pytest.approx((0.75 + 1.0 + 0.75) / 3)
+
+
+def test_a_drive_without_ground_truth_is_not_scored(tmp_path: Path) -> None:
+    bag = open_bag(TinyDrive(2, ground_truth=False).write(tmp_path / 'bare'))
+    assert scoring.score(bag, {}) is None
+
+
+def test_maps_of_another_moment_are_moved(drive: BagDrive) -> None:
+    """The node stamps with its reference camera: 30 ms later the road lies 0.3 m further back."""
+    later_ns = drive.stamp_ns(1) + 30_000_000
+    truth = perfect(drive, 1)
+    pose, pose_later = drive.map_from_base(drive.stamp_ns(1)), drive.map_from_base(later_ns)
+    assert pose is not None and pose_later is not None
+    from gsmap_core.data.bag import move_local_map
+
+    recorded = replace(move_local_map(truth, invert(pose_later) @ pose), stamp_ns=later_ns)
+    paired = scoring.pair_with_sets(drive, [recorded])
+    assert list(paired) == [1]
+    for moved, expected in zip(paired[1].elements, truth.elements, strict=True):
+        np.testing.assert_allclose(moved.vertices[:, :2], expected.vertices[:, :2], atol=1e-6)
+
+
+def test_maps_that_belong_nowhere_are_refused(drive: BagDrive) -> None:
+    stray = replace(perfect(drive, 0), stamp_ns=drive.stamp_ns(0) - 5_000_000_000)
+    with pytest.raises(DataError, match='belongs to no camera set'):
+        scoring.pair_with_sets(drive, [stray])
+    with pytest.raises(DataError, match='no map yet'):
+        scoring.pair_with_sets(drive, [perfect(drive, 0), perfect(drive, 0)])
+
+
+def test_recorded_maps_come_back(drive: BagDrive, tmp_path: Path) -> None:
+    recorded = record(tmp_path / 'r.mcap', [], [perfect(drive, 0), perfect(drive, 2)])
+    maps = scoring.read_recorded_maps(recorded, MAP_TOPIC)
+    assert list(scoring.pair_with_sets(drive, maps)) == [0, 2]
+    assert scoring.read_recorded_maps(recorded, '/other/local_map') == []
+
+
+def test_summary_has_exactly_the_documented_keys(drive: BagDrive) -> None:
+    account = Account(4, 3, {'newer': 1}, {'p50': 80.0, 'p95': 120.0}, 4.9)
+    maps = {index: perfect(drive, index) for index in range(len(drive))}
+    summary = summarise(account, scoring.score(drive, maps), {'map': 'out/demo/map.png'})
+    assert list(summary) == KEYS
+    assert list(summary['latency_ms']) == ['p50', 'p95']
+    text = table(summary)
+    assert '3 (75 %)' in text and '1 newer' in text and '80 ms median' in text
+    unscored = summarise(account, None, {})
+    assert unscored['chamfer_map'] is None
+    assert 'no ground truth' in table(unscored)
+
+
+def test_pictures_are_drawn(drive: BagDrive, tmp_path: Path) -> None:
+    import cv2
+
+    from gsmap_core.cli.demo_pictures import draw_pictures, most_telling
+
+    maps = {index: perfect(drive, index) for index in range(len(drive))}
+    assert most_telling(drive, maps) in maps
+    written = draw_pictures(drive, maps, tmp_path, video=False)
+    assert set(written) == {'map', 'accumulated_map'}
+    picture = cv2.imread(written['accumulated_map'])
+    colours = {tuple(colour) for colour in picture.reshape(-1, 3)}
+    assert len(colours) > 10
+    assert cv2.imread(written['map']) is not None
+    assert draw_pictures(drive, {}, tmp_path, video=False) == {}
+
+
+def test_low_scores_are_not_drawn(drive: BagDrive, tmp_path: Path) -> None:
+    """A doubtful map gives the same picture as an empty one."""
+    from gsmap_core.cli.demo_pictures import draw_pictures
+
+    truth = perfect(drive, 0)
+    doubtful = replace(truth, elements=tuple(replace(e, score=0.1) for e in truth.elements))
+    pictures = []
+    for name, local_map in (('doubtful', doubtful), ('empty', replace(truth, elements=()))):
+        folder = tmp_path / name
+        folder.mkdir()
+        written = draw_pictures(drive, {0: local_map}, folder, video=False)
+        pictures.append(Path(written['map']).read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+def test_nodes_keep_to_themselves(ros_environment: dict[str, str]) -> None:
+    environment = demo_environment()
+    assert 1 <= int(environment['ROS_DOMAIN_ID']) <= 101
+    assert environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (['--rate', '0'], '--rate 0.0'),
+        (['--weights', 'nothing.safetensors'], 'nothing.safetensors'),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(
+    arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['demo', '--out', str(tmp_path / 'out'), *arguments]) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
