@@ -1,0 +1,212 @@
+"""`gsmap synth`: makes synthetic drives with ground truth, one MCAP file each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gsmap_core.data.synthetic.recording import DriveSpec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('--out', metavar='DIR', required=True, help='folder for the bags')
+    parser.add_argument('--towns', type=int, default=1, metavar='N', help='number of towns (1)')
+    parser.add_argument(
+        '--first-seed', type=int, default=0, metavar='S', help='seed of the first town (0)'
+    )
+    parser.add_argument(
+        '--drives-per-town', type=int, default=1, metavar='D', help='routes per town (1)'
+    )
+    parser.add_argument(
+        '--repeat',
+        type=int,
+        default=0,
+        metavar='R',
+        help='drive every route again R times: other light, offset and direction (0)',
+    )
+    parser.add_argument('--duration', type=float, default=20.0, help='seconds per drive (20)')
+    parser.add_argument('--rate', type=float, default=5.0, help='camera sets per second (5)')
+    parser.add_argument(
+        '--rig', default='nuscenes_like', help='rig name or YAML file (nuscenes_like)'
+    )
+    parser.add_argument(
+        '--width', type=int, metavar='PX', help="width of the first camera's images (as the rig)"
+    )
+    parser.add_argument(
+        '--setting', choices=('normal', 'easy'), default='normal', help='kind of town (normal)'
+    )
+    parser.add_argument(
+        '--conditions', default='mix', metavar='NAME', help='light and weather, or mix (mix)'
+    )
+    parser.add_argument('--lidar', action='store_true', help='also write LiDAR sweeps')
+    parser.add_argument('--device', default='cpu', help='where to render: cpu or cuda (cpu)')
+    parser.add_argument('--quality', type=int, default=90, help='JPEG quality (90)')
+    parser.add_argument('--workers', type=int, metavar='N', help='processes (one per core)')
+    parser.add_argument('--overwrite', action='store_true', help='make existing drives again')
+    parser.add_argument('--json', action='store_true', help='print one JSON object')
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a worker reports about a drive."""
+
+    name: str
+    path: str
+    num_frames: int
+    num_images: int
+    seconds: float
+    size_bytes: int
+    town_hash: str
+    conditions: str
+
+
+def plan_drives(args: argparse.Namespace) -> list[DriveSpec]:
+    """Turn the arguments into drives; repetitions get other light, offset and direction.
+
+    Raises:
+        ConfigError: a count or a value of a drive is not allowed.
+    """
+    from gsmap_core.data.synthetic.dice import Dice
+    from gsmap_core.data.synthetic.recording import DriveSpec
+    from gsmap_core.errors import ConfigError
+
+    for name, least in (('towns', 1), ('drives_per_town', 1), ('repeat', 0), ('first_seed', 0)):
+        if getattr(args, name) < least:
+            raise ConfigError(
+                f'--{name.replace("_", "-")} {getattr(args, name)}; expected {least} or more'
+            )
+    specs = []
+    for town_seed in range(args.first_seed, args.first_seed + args.towns):
+        for drive_seed in range(args.drives_per_town):
+            for variant in range(args.repeat + 1):
+                dice = Dice(town_seed, 70, drive_seed, variant)
+                specs.append(
+                    DriveSpec(
+                        town_seed=town_seed,
+                        drive_seed=drive_seed,
+                        setting=args.setting,
+                        rig=args.rig,
+                        duration_s=args.duration,
+                        rate_hz=args.rate,
+                        image_width_px=args.width,
+                        conditions=args.conditions,
+                        variant=variant,
+                        lateral_offset_m=round(dice.uniform(-0.4, 0.4), 3),
+                        reverse=variant % 2 == 1,
+                        lidar=args.lidar,
+                        device=args.device,
+                        jpeg_quality=args.quality,
+                    )
+                )
+    return specs
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the drives."""
+    from multiprocessing import get_context
+
+    from tqdm import tqdm
+
+    from gsmap_core.rig import load_rig
+
+    specs = plan_drives(args)
+    load_rig(args.rig)  # complains now rather than in every worker
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f'{spec.name}.mcap' for spec in specs]
+    todo = [
+        (spec, path)
+        for spec, path in zip(specs, paths, strict=True)
+        if args.overwrite or not path.exists()
+    ]
+    workers = min(args.workers or os.cpu_count() or 1, max(len(todo), 1))
+    start = time.monotonic()
+    results: list[_Result] = []
+    bar = tqdm(total=sum(spec.num_frames for spec, _ in todo), unit='set', file=sys.stderr)
+    with bar:
+        if workers == 1:
+            for spec, path in todo:
+                results.append(_make_drive(spec, path, args.overwrite))
+                bar.update(results[-1].num_frames)
+        elif todo:
+            # A forked copy of a process that has used CUDA or threads cannot use them.
+            with ProcessPoolExecutor(
+                workers, mp_context=get_context('spawn'), initializer=_use_one_thread
+            ) as pool:
+                futures = [
+                    pool.submit(_make_drive, spec, path, args.overwrite) for spec, path in todo
+                ]
+                try:
+                    for future in as_completed(futures):
+                        results.append(future.result())
+                        bar.update(results[-1].num_frames)
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+    seconds = time.monotonic() - start
+    _report(args, results, len(specs) - len(todo), seconds)
+    return 0
+
+
+def _report(
+    args: argparse.Namespace, results: list[_Result], skipped: int, seconds: float
+) -> None:
+    """Print what was made."""
+    sets, images = sum(r.num_frames for r in results), sum(r.num_images for r in results)
+    results = sorted(results, key=lambda result: result.name)
+    if args.json:
+        summary: dict[str, Any] = {
+            'out': str(args.out),
+            'drives': [result.__dict__ for result in results],
+            'skipped': skipped,
+            'sets': sets,
+            'images': images,
+            'seconds': round(seconds, 3),
+            'sets_per_second': round(sets / max(seconds, 1e-9), 3),
+            'images_per_second': round(images / max(seconds, 1e-9), 3),
+        }
+        print(json.dumps(summary))
+        return
+    print(
+        f'{len(results)} drives, {sets} camera sets, {images} images in {seconds:.1f} s '
+        f'({sets / max(seconds, 1e-9):.2f} sets/s, {images / max(seconds, 1e-9):.1f} images/s); '
+        f'{skipped} already there; in {args.out}'
+    )
+
+
+def _use_one_thread() -> None:
+    """Keep the libraries from starting a thread per core in every worker."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def _make_drive(spec: DriveSpec, path: Path, overwrite: bool) -> _Result:
+    """Render and write one drive; a drive that is cut off leaves no file under its name."""
+    from gsmap_core.data.bag import write_bag
+    from gsmap_core.data.synthetic.recording import SyntheticRecording
+
+    start = time.monotonic()
+    recording = SyntheticRecording(spec)
+    summary = write_bag(recording, path, lidar=spec.lidar, overwrite=overwrite)
+    return _Result(
+        name=spec.name,
+        path=str(path),
+        num_frames=summary.num_frames,
+        num_images=summary.num_frames * len(recording.rig),
+        seconds=round(time.monotonic() - start, 3),
+        size_bytes=summary.size_bytes,
+        town_hash=recording.metadata['town_hash'],
+        conditions=recording.conditions.name,
+    )
