@@ -90,14 +90,12 @@ def describe_config(name: str) -> dict[str, Any]:
         ConfigError: there is no such configuration.
     """
     from gsmap_core.config import load_model_config, to_plain
-    from gsmap_core.models.mapper import OnlineMapper, count_parameters
+    from gsmap_core.models.mapper import parameter_report
 
     config = load_model_config(name)
-    counts = count_parameters(OnlineMapper(config))
     return {
         'config': config.name,
-        'total_parameters': counts['total'],
-        'trainable_parameters': counts['trainable'],
+        **parameter_report(config),
         'settings': to_plain(config),
     }
 
