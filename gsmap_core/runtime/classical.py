@@ -184,7 +184,9 @@ class ClassicalMapper:
             return np.zeros_like(seen)
         votes = np.bincount(labels[seed], minlength=count)
         votes[0] = 0
-        chosen = (labels == int(votes.argmax())).astype(np.uint8) if votes.any() else road * 0
+        # The cameras do not see the ground under the vehicle, so that the road ahead and the road
+        # behind are two components.
+        chosen = np.isin(labels, np.flatnonzero(votes > 0.2 * seed.sum())).astype(np.uint8)
         contours, _ = cv2.findContours(chosen, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         for contour in contours:
             # Vehicles and worn paint inside the road are no boundary.
