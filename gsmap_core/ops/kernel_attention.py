@@ -16,6 +16,9 @@ from torch.nn import functional
 from gsmap_core.errors import ConfigError
 
 
+_CHUNK = 4096
+
+
 def kernel_offsets(rows: int, columns: int, dilation: int = 1) -> Tensor:
     """Return the (rows * columns, 2) int64 offsets (dx, dy) of a kernel; dy changes fastest."""
     dx = (torch.arange(columns) - columns // 2) * dilation
@@ -64,18 +67,18 @@ class _GatherWeightedSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
         value, indices, weights = ctx.saved_tensors
-        groups, taps = indices.shape
+        (groups, taps), dims = indices.shape, value.shape[1]
         if not groups:
             return torch.zeros_like(value), None, torch.zeros_like(weights)
         grad = grad.contiguous()
         grad_value = grad_weights = None
         if ctx.needs_input_grad[0]:
             flat = indices.reshape(-1)
-            _, order = flat.sort(stable=True)
+            order = flat.sort(stable=True).indices.to(indices.dtype)
             counts = torch.bincount(flat, minlength=len(value))
-            offsets = counts.cumsum(0) - counts
+            offsets = (counts.cumsum(0) - counts).to(indices.dtype)
             grad_value = functional.embedding_bag(
-                order // taps,
+                torch.div(order, taps, rounding_mode='trunc'),
                 grad,
                 offsets,
                 per_sample_weights=weights.reshape(-1)[order],
@@ -83,10 +86,11 @@ class _GatherWeightedSum(torch.autograd.Function):
             )
         if ctx.needs_input_grad[2]:
             grad_weights = torch.empty_like(weights)
-            # One tap at a time: the temporary is G x D, not G x K x D.
-            for tap in range(taps):
-                rows = value.index_select(0, indices[:, tap])
-                grad_weights[:, tap] = rows.mul_(grad).sum(dim=1)
+            # A few thousand groups at a time stay in the cache.
+            for start in range(0, groups, _CHUNK):
+                part = slice(start, start + _CHUNK)
+                rows = value.index_select(0, indices[part].reshape(-1)).view(-1, taps, dims)
+                grad_weights[part] = torch.bmm(rows, grad[part, :, None]).squeeze(2)
         return grad_value, None, grad_weights
 
 

@@ -1,5 +1,6 @@
 """The whole small GKT model against numbers of the published network (golden/maptr/README.md)."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from gsmap_core.config import (
     ModelConfig,
 )
 from gsmap_core.images import FrameBatch, normalise
-from gsmap_core.models.import_official import convert_official
+from gsmap_core.losses.criterion import Criterion
+from gsmap_core.models.import_official import convert_official, own_name
 from gsmap_core.models.mapper import OnlineMapper, count_parameters
 from gsmap_core.models.outputs import MapperOutput
 from gsmap_core.models.postprocess import to_vector_maps, top_predictions
 from gsmap_core.structures import PerceptionRange
+from gsmap_core.targets import MapTargets
 
 pytestmark = pytest.mark.golden
 
@@ -240,3 +243,54 @@ def test_a_batch_equals_its_samples_alone(golden: Golden) -> None:
         output = golden.model(alone)
     assert_close(output.points, golden.output.points[:, 1:], 'points')
     assert_close(output.class_logits, golden.output.class_logits[:, 1:], 'class_logits')
+
+
+def test_losses_and_gradients(golden: Golden, golden_dir: Path) -> None:
+    """Total loss to 1e-5 and the gradient norm of every trainable parameter to 1e-3, relative."""
+    folder = golden_dir / 'maptr'
+    grid, values = golden.config.grid, load_file(folder / 'gkt_targets.safetensors')
+    targets = []
+    for sample in range(len(golden.batch)):
+        gt = {
+            key: values[f'gt.{sample}.{key}']
+            for key in ('labels', 'pts', 'orders_v2', 'num_orders_v2')
+        }
+        orders = gt['orders_v2'].clone()
+        for row, count in zip(orders, gt['num_orders_v2'], strict=True):
+            row[int(count) :] = row[0]
+        targets.append(
+            MapTargets(
+                labels=gt['labels'],
+                points=torch.from_numpy(grid.metres_to_unit(gt['pts'].numpy())).float(),
+                orders=torch.from_numpy(grid.metres_to_unit(orders.numpy())).float(),
+                num_orders=gt['num_orders_v2'],
+                bev_mask=torch.zeros(1, grid.num_rows, grid.num_columns, dtype=torch.uint8),
+            )
+        )
+    model = copy.deepcopy(golden.model)
+    model.image_encoder.backbone.freeze()
+    losses = Criterion(golden.config)(model(golden.batch), targets)
+    expected = json.loads((folder / 'gkt_losses.json').read_text())
+    total = torch.stack(list(losses.values())).sum()
+    assert total.item() == pytest.approx(expected['total'], rel=1e-5)
+    for ours, theirs in (('classification', 'cls'), ('points', 'pts'), ('direction', 'dir')):
+        for prefix in ('', 'd0.', 'd1.'):
+            assert losses[prefix + ours].item() == pytest.approx(
+                expected['losses'][f'{prefix}loss_{theirs}'], rel=1e-5
+            )
+    total.backward()
+    recorded = json.loads((folder / 'gkt_grads.json').read_text())
+    published = recorded['parameters']
+    parameters = dict(model.named_parameters())
+    frozen = {own_name(name) for name in recorded['without_gradient']}
+    assert frozen == {name for name, value in parameters.items() if not value.requires_grad}
+    assert len(published) + len(frozen) == len(parameters)
+    for name, numbers in published.items():
+        own = own_name(name)
+        assert own is not None
+        gradient = parameters[own].grad
+        assert gradient is not None, own
+        assert gradient.norm().item() == pytest.approx(numbers['l2'], rel=1e-3, abs=1e-9), own
+        assert gradient.abs().max().item() == pytest.approx(
+            numbers['absmax'], rel=1e-2, abs=1e-9
+        ), own
