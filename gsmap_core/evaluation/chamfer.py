@@ -453,18 +453,9 @@ class ChamferEvaluator:
         num_ground_truth: dict[str, int] = {}
         num_predictions: dict[str, int] = {}
         for name in self.categories:
-            records = [r for r in self._records[name] if scene is None or r.scene == scene]
-            total = sum(record.num_ground_truth for record in records)
-            scores = np.concatenate([np.zeros(0), *(record.scores for record in records)])
-            flags = np.concatenate(
-                [
-                    np.zeros((len(self.thresholds_m), 0), dtype=bool),
-                    *(record.true_positives for record in records),
-                ],
-                axis=1,
-            )[:, np.argsort(-scores, kind='stable')]
+            flags, total = self._pooled(name, scene)
             ap[name], recall[name], found[name] = {}, {}, {}
-            num_ground_truth[name], num_predictions[name] = total, len(scores)
+            num_ground_truth[name], num_predictions[name] = total, flags.shape[1]
             for threshold, row in zip(self.thresholds_m, flags, strict=True):
                 area, curve, _ = average_precision(row, total)
                 ap[name][threshold] = float(np.dtype(self._rules.dtype).type(area))
@@ -482,6 +473,23 @@ class ChamferEvaluator:
             reference=self._reference,
             range=self._range,
         )
+
+    def curve(self, category: str, threshold_m: float) -> tuple[FloatArray, FloatArray]:
+        """Return (M,) recall and (M,) precision of one category at one of the thresholds."""
+        flags, total = self._pooled(category, None)
+        _, recall, precision = average_precision(
+            flags[self.thresholds_m.index(threshold_m)], total
+        )
+        return recall, precision
+
+    def _pooled(self, category: str, scene: str | None) -> tuple[BoolArray, int]:
+        """Return (T, M) matches of all predictions in falling score order, and the total truth."""
+        records = [r for r in self._records[category] if scene is None or r.scene == scene]
+        scores = np.concatenate([np.zeros(0), *(record.scores for record in records)])
+        empty = np.zeros((len(self.thresholds_m), 0), dtype=bool)
+        flags = np.concatenate([empty, *(record.true_positives for record in records)], axis=1)
+        total = sum(record.num_ground_truth for record in records)
+        return flags[:, np.argsort(-scores, kind='stable')], total
 
     def _check_frame(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         where = f"frame '{frame_key(ground_truth)}'"

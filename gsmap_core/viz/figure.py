@@ -23,6 +23,7 @@ class FigureStyle:
     Args:
         width_px: width of the picture.
         min_score: predictions with a lower score are not drawn; the title says so.
+        first_title: what the first plan view is called.
         max_row_share: a row of cameras is at most this share of the width high.
         overlay: lines in the camera images.
         palette: colours.
@@ -30,6 +31,7 @@ class FigureStyle:
 
     width_px: int = 1920
     min_score: float = 0.4
+    first_title: str = 'Prediction'
     max_row_share: float = 0.24
     overlay: OverlayStyle = field(default_factory=OverlayStyle)
     palette: Palette = PALETTE
@@ -207,7 +209,9 @@ def _panels(
     unit: float,
 ) -> ImageArray:
     shown = sum(1 for e in prediction.elements if e.score is None or e.score >= style.min_score)
-    titles = [f'Prediction   {shown} elements with score ≥ {style.min_score:g}']
+    scored = any(element.score is not None for element in prediction.elements)
+    limit = f' with score ≥ {style.min_score:g}' if scored else ''
+    titles = [f'{style.first_title}   {shown} elements{limit}']
     maps = [prediction]
     if ground_truth is not None:
         titles.append(f'Ground truth   {len(ground_truth)} elements')
