@@ -1,4 +1,4 @@
-"""The transform buffer against recorded answers of tf2, and the rules those answers do not reach."""
+"""The transform buffer against recorded answers of tf2, and rules they do not reach."""
 
 import json
 import os
@@ -27,7 +27,7 @@ IDENTITY = (0.0, 0.0, 0.0, 1.0)
 @pytest.mark.skipif(not _SCENARIOS, reason=f'no golden data in {_GOLDEN}/tf2 (GSMAP_GOLDEN)')
 @pytest.mark.parametrize('path', _SCENARIOS, ids=lambda path: path.stem)
 def test_golden_tf2_answers_are_reproduced(path: Path) -> None:
-    """Every recorded lookup gives the same transform to 1e-9, the same stamp, or the same error."""
+    """Every recorded lookup gives the same transform to 1e-9 and stamp, or the same error."""
     scenario = json.loads(path.read_text())
     buffer = TransformBuffer(scenario['cache_time_ns'])
     fed = 0
