@@ -13,10 +13,11 @@ from gsmap_core.errors import DataError
 from gsmap_core.geometry.transforms import transform_points
 from gsmap_core.structures import FloatArray, ImageArray, MapElement, VectorMap
 from gsmap_core.viz.bev import draw_dot, draw_polyline
-from gsmap_core.viz.colours import PALETTE, Palette, blend, category_colour, draw_text
+from gsmap_core.viz.colours import PALETTE, Palette, blend, category_colour, draw_text, text_size
 from gsmap_core.viz.figure import draw_legend
 
 _SHIFT = 4
+_MAX_STEP_M = 30.0
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,11 @@ def draw_map(
         blend(image, coverage, 0, 0, category_colour(category))
     if len(path) > 1:
         ink = style.palette.vehicle
-        draw_polyline(image, pixels(path), (255, 255, 255), max(4, round(0.5 * scale)))
-        draw_polyline(image, pixels(path), ink, max(2, round(0.25 * scale)))
+        # Nobody drives that far between two frames: there another drive begins.
+        jumps = np.flatnonzero(np.linalg.norm(np.diff(path, axis=0), axis=1) > _MAX_STEP_M) + 1
+        for piece in np.split(path, jumps):
+            draw_polyline(image, pixels(piece), (255, 255, 255), max(4, round(0.5 * scale)))
+            draw_polyline(image, pixels(piece), ink, max(2, round(0.25 * scale)))
         first, last = pixels(path[[0, -1]])
         draw_dot(image, first, max(5.0, 0.7 * scale), ink)
         draw_dot(image, first, max(3.0, 0.4 * scale), (255, 255, 255))
@@ -167,19 +171,22 @@ def _with_header(
 ) -> ImageArray:
     """Add headline, legend and scale bar; a narrow drawing is centred on a page wide enough."""
     palette = style.palette
-    large, small, margin = 24, 17, 16
     width = max(image.shape[1], 1000)
-    bar = np.full((56, width, 3), palette.page, dtype=np.uint8)
-    draw_text(bar, title or 'Map of the drive', (margin, 28), large, palette.ink, bold=True)
+    unit = width / 1300
+    large, small, margin = round(24 * unit), round(18 * unit), round(16 * unit)
+    bar = np.full((round(60 * unit), width, 3), palette.page, dtype=np.uint8)
+    middle = bar.shape[0] / 2
+    draw_text(bar, title or 'Map of the drive', (margin, middle), large, palette.ink, bold=True)
     categories = sorted({0, 1, 2} | {element.category for _, element in elements})
-    used = draw_legend(bar, categories, (width - margin, 28), small, palette)
+    used = draw_legend(bar, categories, (width - margin, middle), small, palette)
     if has_truth:
         right = width - margin - used
-        draw_text(bar, 'ground truth', (right, 28), small, palette.ink, anchor='right')
-        line = np.array([[right - 160.0, 28.0], [right - 130.0, 28.0]])
-        draw_polyline(bar, line, palette.truth, 9)
+        draw_text(bar, 'ground truth', (right, middle), small, palette.ink, anchor='right')
+        end = right - text_size('ground truth', small)[0] - 0.5 * small
+        line = np.array([[end - 1.8 * small, middle], [end, middle]])
+        draw_polyline(bar, line, palette.truth, max(3, round(0.5 * small)))
     step = next((s for s in (100, 50, 20, 10, 5) if s * scale <= 0.3 * image.shape[1]), 2)
-    y = image.shape[0] - 22.0
+    y = image.shape[0] - 22.0 * unit
     ends = np.array([[margin, y], [margin + step * scale, y]])
     draw_polyline(image, ends, palette.ink, 2)
     for end in ends:
