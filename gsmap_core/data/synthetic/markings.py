@@ -12,7 +12,13 @@ import numpy as np
 import shapely
 
 from gsmap_core.data.synthetic.dice import Dice
-from gsmap_core.data.synthetic.planar import densified, polygon_rings, polygons_of, strip
+from gsmap_core.data.synthetic.planar import (
+    curvature,
+    densified,
+    polygon_rings,
+    polygons_of,
+    strip,
+)
 from gsmap_core.data.synthetic.roads import RoadNetwork, Street, line_on_ground
 from gsmap_core.data.synthetic.scene import GroundPatch, Material
 from gsmap_core.structures import FloatArray
@@ -120,8 +126,9 @@ def _layout(dice: Dice, street: Street, settings: MarkingSettings) -> StreetLayo
     for side, sign in ((0, 1.0), (1, -1.0)):
         station = limits[side]
         depth, lead = dice.uniform(3.0, 5.0), dice.uniform(0.3, 1.0)
-        has_crossing, has_stop = dice.chance(settings.crossing_share), dice.chance(
-            settings.stop_line_share
+        has_crossing, has_stop = (
+            dice.chance(settings.crossing_share),
+            dice.chance(settings.stop_line_share),
         )
         if has_crossing and not is_tight:
             begin = station + sign * lead
@@ -227,7 +234,9 @@ def _add_band(
     half = (street.profile.paint_m if width is None else width) / 2
     stations = street.curve.stretch(*stretch, step=PAINT_STEP_M)
     result.paint.append(
-        GroundPatch(strip(street.curve, stations, offset - half, offset + half), material, (), wear)
+        GroundPatch(
+            strip(street.curve, stations, offset - half, offset + half), material, (), wear
+        )
     )
 
 
@@ -244,7 +253,9 @@ def _paint_crossing(
     middle, half_depth = (extent[0] + extent[1]) / 2, (extent[1] - extent[0]) / 2
     centre, tangent = street.curve.at(middle), street.curve.tangent(middle)
     axes = np.stack([tangent, np.array([-tangent[1], tangent[0]])])
-    room = 2 * (street.profile.half_width_m - 0.15)
+    # In a bend the outer kerb curves away from the straight edge of the crossing.
+    bend = float(np.abs(curvature(street.curve.at(street.curve.stretch(*extent)))).max())
+    room = 2 * (street.profile.half_width_m - 0.15 - half_depth**2 / 2 * bend)
     count = int((room + gap) / (width + gap))
     span = count * width + (count - 1) * gap
     rights = -span / 2 + (width + gap) * np.arange(count)

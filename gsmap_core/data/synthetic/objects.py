@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
@@ -10,7 +10,7 @@ import shapely
 from gsmap_core.data.synthetic.dice import Dice
 from gsmap_core.data.synthetic.markings import StreetLayout
 from gsmap_core.data.synthetic.roads import RoadNetwork, Street
-from gsmap_core.data.synthetic.scene import Billboard, Box, BoxKind
+from gsmap_core.data.synthetic.scene import Billboard, Box, BoxKind, HeightField
 from gsmap_core.structures import FloatArray
 
 Colour = tuple[float, float, float]
@@ -77,7 +77,11 @@ def vehicle_shape(dice: Dice) -> tuple[tuple[float, float, float], Colour]:
 
 
 def place_objects(
-    seed: int, network: RoadNetwork, layouts: list[StreetLayout], settings: ObjectSettings
+    seed: int,
+    network: RoadNetwork,
+    layouts: list[StreetLayout],
+    settings: ObjectSettings,
+    ground: HeightField,
 ) -> tuple[tuple[Box, ...], tuple[Billboard, ...]]:
     """Furnish the town.
 
@@ -86,6 +90,7 @@ def place_objects(
         network: its streets.
         layouts: what lies where along each street.
         settings: how much of everything.
+        ground: what buildings are sunk into, so that no corner hangs in the air on a slope.
 
     Returns:
         Boxes (buildings, then parked vehicles and furniture) and trees.
@@ -107,7 +112,7 @@ def place_objects(
                     footprints and bool(shapely.intersects(footprints, footprint).any())
                 ):
                     continue
-                buildings.append(box)
+                buildings.append(_sunk(box, footprint, ground))
                 footprints.append(footprint)
             others += _parked(Dice(seed, 21, index, int(side > 0)), street, layout, side, settings)
             roadside = Dice(seed, 22, index, int(side > 0))
@@ -152,11 +157,16 @@ def _buildings(
                 kind=BoxKind.BUILDING,
                 colour_rgb=_shaded(colour, shade),
                 seed=dice.integer(0, 2**31 - 1),
-                base_z_m=-1.5,
             )
             result.append((box, footprint(box, 0.3)))
         station += length + dice.uniform(0.8, 7.0)
     return result
+
+
+def _sunk(box: Box, footprint: shapely.Polygon, ground: HeightField) -> Box:
+    """Return the box with its foot just below the lowest ground under it."""
+    lowest = float(ground.height(np.asarray(footprint.exterior.coords)).min())
+    return replace(box, base_z_m=lowest - float(ground.height(box.centre_xy)) - 0.05)
 
 
 def footprint(box: Box, margin: float = 0.0) -> shapely.Polygon:

@@ -92,7 +92,7 @@ class DriveSpec:
             ('rate_hz', 2 <= self.rate_hz <= 12, '2 to 12'),
             ('image_width_px', self.image_width_px is None or self.image_width_px >= 16, '>= 16'),
             ('variant', self.variant >= 0, '0 or more'),
-            ('lateral_offset_m', abs(self.lateral_offset_m) <= 0.8, '-0.8 to 0.8'),
+            ('lateral_offset_m', abs(self.lateral_offset_m) <= 0.6, '-0.6 to 0.6'),
             ('jpeg_quality', 1 <= self.jpeg_quality <= 100, '1 to 100'),
         ):
             if not is_right:
@@ -115,8 +115,9 @@ class DriveSpec:
     @property
     def start_ns(self) -> int:
         """Stamp of the first camera set [ns]; repetitions happen on other days."""
-        slot = (self.town_seed % 5000) * 1000 + self.drive_seed
-        return _EPOCH_NS + slot * 4_000_000_000_000 + self.variant * 86_400_000_000_000 + 123_456_789
+        # A day per town, 80 s per route: every seed stays below 2^31 s, the end of ROS stamps.
+        days = self.town_seed % 4000 + self.variant % 1000
+        return _EPOCH_NS + (days * 86_400 + self.drive_seed * 80) * 1_000_000_000 + 123_456_789
 
     def resolved_conditions(self) -> Conditions:
         """Return light and weather of this drive."""
@@ -378,4 +379,3 @@ class SyntheticRecording:
     def _time_s(self, stamp_ns: int) -> float:
         """Return the drive time of a stamp [s]."""
         return (stamp_ns - self.spec.start_ns) * 1e-9
-

@@ -14,7 +14,6 @@ import shapely
 from gsmap_core.data.synthetic.dice import Dice
 from gsmap_core.data.synthetic.planar import (
     Curve,
-    curvature,
     densified,
     left_normal,
     resample,
@@ -192,8 +191,12 @@ def _chains(dice: Dice, settings: RoadSettings) -> tuple[list[list[int]], FloatA
     grid = np.array([[i * spacing, j * spacing] for j in range(rows) for i in range(columns)])
     jitter = dice.uniforms(2 * len(grid), -settings.jitter_m, settings.jitter_m)
     nodes = grid + jitter.reshape(-1, 2) - grid.mean(axis=0)
-    edges = [(j * columns + i, j * columns + i + 1) for j in range(rows) for i in range(columns - 1)]
-    edges += [(j * columns + i, (j + 1) * columns + i) for j in range(rows - 1) for i in range(columns)]
+    edges = [
+        (j * columns + i, j * columns + i + 1) for j in range(rows) for i in range(columns - 1)
+    ]
+    edges += [
+        (j * columns + i, (j + 1) * columns + i) for j in range(rows - 1) for i in range(columns)
+    ]
     to_remove = dice.integer(*settings.removed_edges)
     for edge in dice.shuffled(edges):
         if to_remove == 0:
@@ -241,7 +244,7 @@ def _merge_bends(edges: list[tuple[int, int]], count: int) -> list[list[int]]:
     """Join edges over nodes of degree two into one street each."""
     degrees = _degrees(edges, count)
     unused = list(edges)
-    chains = []
+    chains: list[list[int]] = []
     while True:
         start = next((e for e in unused if degrees[e[0]] > 2 or degrees[e[1]] > 2), None)
         if start is None:
@@ -387,7 +390,10 @@ def _surface(
         corners = []
         for arm in arms:
             street = streets[arm.street]
-            station, half = (0.0 if arm.at_start else street.curve.length_m), street.profile.half_width_m
+            station, half = (
+                (0.0 if arm.at_start else street.curve.length_m),
+                street.profile.half_width_m,
+            )
             corners.append(street.curve.at(np.full(2, station), np.array([-half, half])))
         # Fills the wedge that two straight strips leave open on the outside of a kink.
         areas.append(shapely.MultiPoint(np.concatenate(corners)).convex_hull)
@@ -450,7 +456,12 @@ def build_lanes(network: RoadNetwork) -> LaneGraph:
                     before, after = first_lane[inbound] + source, first_lane[outbound] + target
                     successors[before].append(len(lanes))
                     successors.append([after])
-                    lanes.append(_connection(lanes[before], lanes[after]))
+                    kerb = min(_kerb_distance(network, item.street) for item in (entry, exit_arm))
+                    ways = (
+                        _inward(network, entry, source, -1),
+                        _inward(network, exit_arm, target, 1),
+                    )
+                    lanes.append(_connection(*ways, network.corner_radius_m + kerb))
                     labels.append(0)
     return LaneGraph(tuple(lanes), tuple(tuple(item) for item in successors), tuple(labels))
 
@@ -485,36 +496,74 @@ def _turns(
     return result
 
 
-def _connection(before: FloatArray, after: FloatArray) -> FloatArray:
-    """Join the end of a lane to the beginning of another with a smooth curve (cubic Bezier)."""
-    start, end = before[-1], after[0]
-    start_direction = before[-1] - before[-2]
-    start_direction = start_direction / np.linalg.norm(start_direction)
-    end_direction = after[1] - after[0]
-    end_direction = end_direction / np.linalg.norm(end_direction)
-    chord = end - start
-    distance = float(np.linalg.norm(chord))
-    sine = float(start_direction[0] * end_direction[1] - start_direction[1] * end_direction[0])
-    reach = np.array([distance / 3.0, distance / 3.0])
-    if abs(sine) > 0.35:
-        # Distances from both ends to where their tangents meet; handles of 0.6 of them give a near circular arc.
-        along = (chord[0] * end_direction[1] - chord[1] * end_direction[0]) / sine
-        back = (chord[0] * start_direction[1] - chord[1] * start_direction[0]) / sine
-        if along > 0 and back > 0:
-            reach = 0.6 * np.array([along, back])
-    handles = np.stack(
-        [start, start + reach[0] * start_direction, end - reach[1] * end_direction, end]
+def _kerb_distance(network: RoadNetwork, street: int) -> float:
+    """Return how far the outermost lane's centre is from the kerb [m]."""
+    profile = network.streets[street].profile
+    return profile.half_width_m - profile.lane_offset_m(profile.lanes - 1)
+
+
+def _inward(network: RoadNetwork, arm: Arm, lane: int, outward: int) -> FloatArray:
+    """Return a lane's line from the mouth of its street on into the junction and past its middle.
+
+    Args:
+        network: streets.
+        arm: of the junction.
+        lane: 0 innermost.
+        outward: 1 for a lane that leaves the junction, -1 for one that enters it.
+    """
+    street = network.streets[arm.street]
+    mouth, end = (
+        (street.mouths[0], 0.0) if arm.at_start else (street.mouths[1], street.curve.length_m)
     )
-    t = np.linspace(0.0, 1.0, max(int(np.ceil(distance)), 4) * 2 + 1)[:, None]
+    side = -outward if arm.at_start else outward
+    stations = np.linspace(mouth, end, max(int(abs(end - mouth)), 1) + 1)
+    points = street.curve.at(stations, side * street.profile.lane_offset_m(lane))
+    beyond = points[-1] - 25.0 * arm.direction
+    return np.concatenate([points, beyond[None]])
+
+
+def _connection(entry: FloatArray, leaving: FloatArray, right_radius: float) -> FloatArray:
+    """Join two lanes through a junction: along the lane, a near circular arc, along the other lane.
+
+    A turn to the right follows the kerb at `right_radius` [m]; one to the left is as wide as the junction allows.
+
+    Args:
+        entry: the lane that comes in, from its mouth inwards.
+        leaving: the lane that goes out, from its mouth inwards (against driving direction).
+        right_radius: [m].
+    """
+    first, second = Curve(entry), Curve(leaving)
+    ahead, onward = first.tangent(0.0), -second.tangent(0.0)
+    bend_start, bend_end = 0.0, 0.0
+    reach = float(np.linalg.norm(leaving[0] - entry[0])) / 3.0
+    crossing = shapely.get_parts(
+        shapely.intersection(shapely.LineString(entry), shapely.LineString(leaving))
+    )
+    sine = float(ahead[0] * onward[1] - ahead[1] * onward[0])
+    if abs(sine) > 0.35 and len(crossing) and crossing[0].geom_type == 'Point':
+        along = float(shapely.LineString(entry).project(crossing[0]))
+        back = float(shapely.LineString(leaving).project(crossing[0]))
+        ahead, onward = first.tangent(along), -second.tangent(back)
+        sine = float(ahead[0] * onward[1] - ahead[1] * onward[0])
+        angle = float(np.arctan2(abs(sine), ahead @ onward))
+        leg = min(along, back)
+        if sine < 0:
+            leg = min(leg, right_radius * float(np.tan(angle / 2)))
+        bend_start, bend_end = along - leg, back - leg
+        ahead, onward = first.tangent(bend_start), -second.tangent(bend_end)
+        reach = leg * 4.0 / 3.0 * float(np.tan(angle / 4) / np.tan(angle / 2))
+    begin, end = first.at(bend_start), second.at(bend_end)
+    handles = np.stack([begin, begin + reach * ahead, end - reach * onward, end])
+    count = max(int(np.ceil(np.linalg.norm(end - begin))), 4) * 2 + 1
+    t = np.linspace(0.0, 1.0, count)[:, None]
     weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
-    return resample_smooth(weights @ handles, 1.0)
+    before = first.at(first.stretch(0.0, bend_start))[:-1] if bend_start > 0.5 else entry[:1]
+    after = second.at(second.stretch(0.0, bend_end))[:-1] if bend_end > 0.5 else leaving[:1]
+    points = np.concatenate([before, weights @ handles, after[::-1]])
+    distinct = np.linalg.norm(np.diff(points, axis=0), axis=1) > 1e-3
+    return resample(points[np.concatenate([[True], distinct])], 1.0)
 
 
 def line_on_ground(points: FloatArray, spacing: float, tolerance: float = 0.015) -> FloatArray:
     """Return an open line with few points on straights and many in curves, none farther apart than `spacing` [m]."""
     return densified(simplified(points, tolerance), spacing)
-
-
-def max_curvature(points: FloatArray) -> float:
-    """Return the largest absolute curvature of closely spaced points [1/m]."""
-    return float(np.abs(curvature(points)).max())

@@ -98,7 +98,7 @@ def generate_town(seed: int, setting: str = 'normal') -> Town:
     spacing = SLOPE_SPACING_M if len(ground.amplitude_m) else np.inf
     markings = paint_streets(seed, network, settings.markings, spacing)
     asphalt, outlines = carve_islands(network.surface, markings.islands)
-    boxes, trees = place_objects(seed, network, markings.layouts, settings.objects)
+    boxes, trees = place_objects(seed, network, markings.layouts, settings.objects, ground)
     elements = [_lifted(ground, DIVIDER.id, line, False) for line in markings.dividers]
     elements += [_lifted(ground, PED_CROSSING.id, ring, True) for ring in markings.crossings]
     elements += [
@@ -157,7 +157,9 @@ def _surroundings(network: RoadNetwork) -> list[GroundPatch]:
     areas = []
     for street in network.streets:
         width = street.profile.half_width_m + street.profile.sidewalk_m
-        areas.append(shapely.LineString(street.curve.points).buffer(width, quad_segs=4, cap_style='flat'))
+        areas.append(
+            shapely.LineString(street.curve.points).buffer(width, quad_segs=4, cap_style='flat')
+        )
     least = min(street.profile.sidewalk_m for street in network.streets)
     sidewalk = shapely.union_all([*areas, network.surface.buffer(least)]).simplify(0.05)
     kerb = network.surface.buffer(KERB_WIDTH_M).simplify(0.015)

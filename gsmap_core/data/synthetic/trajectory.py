@@ -276,7 +276,7 @@ def _lane_path(
     """Return the route as one polyline; lanes are changed in the middle of a street where a turn needs it."""
     first_lanes = index.lanes[streets[0]]
     lane = first_lanes[min(int(lane_choice * len(first_lanes)), len(first_lanes) - 1)]
-    pieces = []
+    pieces: list[FloatArray] = []
     for position, street in enumerate(streets):
         leave, link, enter = lane, None, None
         if position + 1 < len(streets):
