@@ -1,0 +1,103 @@
+"""`gsmap evaluate` and `gsmap view` as a user calls them."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from gsmap_core.cli.main import main
+from gsmap_core.mapfile import write_map_file
+from gsmap_core.structures import MapElement, VectorMap
+
+
+def line(y, score=None, category=0):
+    return MapElement(category, np.array([[0.0, y], [10.0, y]]), score=score)
+
+
+@pytest.fixture
+def files(tmp_path):
+    truth, predicted = [], []
+    for index, (scene, offset) in enumerate((('one', 0.0), ('two', 0.8))):
+        pose = np.eye(4)
+        pose[0, 3] = 5.0 * index
+        common = {'stamp_ns': index, 'sample_id': f'f{index}', 'scene': scene}
+        truth.append(VectorMap((line(3.0), line(-3.0, None, 2)), map_from_base=pose, **common))
+        predicted.append(
+            VectorMap((line(3.0 + offset, 0.9), line(-3.0, 0.8, 2)), map_from_base=pose, **common)
+        )
+    paths = tmp_path / 'pred.map.json', tmp_path / 'gt.map.json'
+    write_map_file(paths[0], predicted)
+    write_map_file(paths[1], truth)
+    return [str(path) for path in paths]
+
+
+def test_table_states_frame_range_and_scenes(files, tmp_path, capsys):
+    assert main(['evaluate', *files, '--out', str(tmp_path / 'report')]) == 0
+    text = capsys.readouterr().out
+    assert "reference frame 'ego', x [-30, 30] m, y [-15, 15] m" in text
+    # Divider: one of two found at 0.5 m (AP 1/2), both at 1.0 and 1.5 m.
+    rows = {row.split()[0]: row.split()[1:] for row in text.splitlines() if row.strip()}
+    assert rows['divider'] == ['0.500', '1.000', '1.000', '0.833', '2', '2']
+    assert rows['boundary'] == ['1.000', '1.000', '1.000', '1.000', '2', '2']
+    assert rows['ped_crossing'] == ['0.000', '0.000', '0.000', '0.000', '0', '0']
+    assert rows['mean'][3] == '0.611'
+    assert rows['one'] == ['1', '1.000', '0.000', '1.000', '0.667']
+    assert rows['two'] == ['1', '0.667', '0.000', '1.000', '0.556']
+    assert 'no ground truth of ped_crossing' in text
+    written = sorted(path.name for path in (tmp_path / 'report').iterdir())
+    assert written == ['chamfer.json', 'chamfer.txt', 'precision_recall.png']
+    assert cv2.imread(str(tmp_path / 'report' / 'precision_recall.png')) is not None
+    stored = json.loads((tmp_path / 'report' / 'chamfer.json').read_text())
+    assert stored['mean_ap'] == pytest.approx(0.6111, abs=1e-4)
+
+
+def test_json_is_one_object(files, capsys):
+    arguments = ['--categories', 'divider', '--thresholds', '0.5', '1.0', '--json']
+    assert main(['evaluate', *files, *arguments]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['mean_ap'] == pytest.approx(0.75)
+    assert report['categories']['divider']['ap'] == {'0.5': 0.5, '1': 1.0}
+    assert report['scenes']['two']['mean_ap'] == pytest.approx(0.5)
+    assert report['reference'] == 'ego'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--metric', 'raster'], 'not part of this version; expected chamfer'),
+        (['--metric', 'iou'], "'iou': unknown; expected chamfer"),
+        (['--protocol', 'coco'], "'coco': unknown; expected one of maptr"),
+        (['--categories', 'kerb'], "'kerb': unknown"),
+    ],
+)
+def test_wrong_options_are_named(files, capsys, arguments, message):
+    assert main(['evaluate', *files, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_swapped_files_are_noticed(files, capsys):
+    assert main(['evaluate', *reversed(files)]) == 2
+    assert "frame 'f0'" in (error := capsys.readouterr().err)
+    assert 'swapped' in error
+
+
+def test_view_draws_a_frame_and_a_drive(files, tmp_path, capsys):
+    out = tmp_path / 'new' / 'frame.png'
+    arguments = ['view', files[1], '--predictions', files[0], '--frame', '1']
+    assert main([*arguments, '--out', str(out), '--json']) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == {'title': 'two · f1', 'elements': 2, 'out': str(out)}
+    beside = cv2.imread(str(out))
+    assert main(['view', files[1], '--frame', '1', '--out', str(out)]) == 0
+    alone = cv2.imread(str(out))
+    assert beside.shape[1] > 1.8 * alone.shape[1]
+    assert main(['view', files[0], '--drive', '--out', str(out)]) == 0
+    assert cv2.imread(str(out)) is not None
+
+
+def test_view_names_what_is_wrong(files, tmp_path, capsys):
+    assert main(['view', files[1], '--frame', '2']) == 2
+    assert 'has 2 frames; expected 0 to 1' in capsys.readouterr().err
+    assert main(['view', files[1], '--out', str(tmp_path / 'x.tiff')]) == 2
+    assert 'expected a picture' in capsys.readouterr().err
