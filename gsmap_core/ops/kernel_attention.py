@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from gsmap_core.errors import ConfigError
 
-
 _CHUNK = 4096
 
 
