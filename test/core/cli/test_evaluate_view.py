@@ -1,14 +1,21 @@
 """`gsmap evaluate` and `gsmap view` as a user calls them."""
 
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from gsmap_core.cli.main import main
+from gsmap_core.data.bag import open_bag
 from gsmap_core.mapfile import write_map_file
 from gsmap_core.structures import MapElement, VectorMap
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_drive import TinyDrive
 
 
 def line(y, score=None, category=0):
@@ -101,3 +108,21 @@ def test_view_names_what_is_wrong(files, tmp_path, capsys):
     assert 'has 2 frames; expected 0 to 1' in capsys.readouterr().err
     assert main(['view', files[1], '--out', str(tmp_path / 'x.tiff')]) == 2
     assert 'expected a picture' in capsys.readouterr().err
+
+
+def test_view_draws_a_bag_beside_predictions(tmp_path, capsys):
+    bag = TinyDrive().write(tmp_path / 'tiny')
+    drive = open_bag(bag)
+    truth = drive.ground_truth(2)
+    predicted = [replace(e, score=0.9) for e in truth.elements[:1]]
+    path = tmp_path / 'pred.map.json'
+    write_map_file(path, [replace(truth, elements=tuple(predicted))])
+    out = tmp_path / 'frame.png'
+    common = ['view', str(bag), '--out', str(out)]
+    assert main([*common, '--frame', '2', '--predictions', str(path), '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['elements'] == 1
+    assert cv2.imread(str(out)).shape[1] == 1920
+    assert main([*common, '--drive']) == 0
+    assert main([*common, '--frame', '0']) == 0
+    assert main([*common, '--frame', '1', '--predictions', str(path)]) == 2
+    assert 'has no frame with id' in capsys.readouterr().err
