@@ -342,8 +342,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def _init_worker(_: int) -> None:
     # One process per worker already; OpenCV's own threads would fight over the same cores.
     cv2.setNumThreads(0)
-    # Handlers of the training process came along with the fork. Ctrl-C reaches the whole group, but
-    # only the training process decides when to stop; it ends its workers itself.
+    # Handlers of the training process came along with the fork. Ctrl-C reaches the whole group,
+    # but only the training process decides when to stop; it ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -161,7 +161,7 @@ def test_empty_ground_truth_gives_finite_losses_and_gradients():
     losses = criterion(make_output(logits, points), [empty, empty])
     expected = 2.0 * 2 * 4 * 3 * 0.75 * 0.25 * np.log(2)
     assert losses['classification'].item() == pytest.approx(expected, rel=1e-5)
-    assert float(losses['points']) == 0.0
+    assert losses['points'].item() == 0.0
 
 
 def test_diverged_predictions_give_nan_losses_not_an_exception():

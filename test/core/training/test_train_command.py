@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -51,6 +52,39 @@ def test_training_stops_resumes_and_finishes(data, tmp_path, capsys):
     assert 0.0 <= report['chamfer_map'] <= 1.0
     effective = yaml.safe_load((tmp_path / 'micro-000' / 'config.yaml').read_text())
     assert effective['recipe']['steps'] == 4 and effective['recipe']['epochs'] is None
+
+
+def losses_of(run):
+    lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    return {line['step']: line['loss'] for line in lines if 'loss' in line}
+
+
+def test_killed_training_loses_nothing_that_was_saved(data, tmp_path):
+    command = [sys.executable, '-m', 'gsmap_core.cli.main']
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    quick = arguments(data, tmp_path, '--steps', '200') + ['checkpoint_interval_min=0']
+    process = subprocess.Popen([*command, *quick], env=environment, stderr=subprocess.DEVNULL)
+    run = tmp_path / 'micro-000'
+    deadline = time.monotonic() + 120
+    try:
+        while time.monotonic() < deadline:
+            if (run / 'metrics.jsonl').is_file() and len(losses_of(run)) >= 4:
+                break
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    state = torch.load(run / 'last.pt', weights_only=True)
+    assert 1 <= state['step'] < 200
+    before = {step: loss for step, loss in losses_of(run).items() if step <= state['step']}
+    resume = ['train', '--resume', str(run), '--device', 'cpu', '--no-progress']
+    again = [*command, *resume, '--max-minutes', '1e-6']
+    done = subprocess.run(again, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f'stopped after step {state["step"] + 1} of 200' in done.stdout
+    after = losses_of(run)
+    assert list(after) == list(range(1, state['step'] + 2))
+    assert {step: after[step] for step in before} == before
 
 
 @pytest.mark.parametrize(
