@@ -53,7 +53,13 @@ def random_targets(num_elements, num_points=20, num_orders=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     orders = torch.rand(num_elements, num_orders, num_points, 2, generator=generator)
     labels = torch.randint(0, 3, (num_elements,), generator=generator)
-    return targets_of(labels, orders, torch.randint(1, num_orders + 1, (num_elements,)))
+    counts = torch.randint(1, num_orders + 1, (num_elements,), generator=generator)
+    return targets_of(labels, orders, counts)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(1234)
 
 
 def golden_targets(golden, sample, config=OFFICIAL):
