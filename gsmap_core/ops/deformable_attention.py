@@ -56,7 +56,7 @@ def deformable_attention(
             f'{tuple(attention_weights.shape)}; expected locations {(*expected, 2)} and weights '
             f'{expected} with value length equal to the sum of H * W'
         )
-    # On the CPU the gather is faster, up to seven times for maps and queries of the published size.
+    # On the CPU the gather is faster, up to seven times at the published sizes.
     sample = (
         deformable_attention_gather if value.device.type == 'cpu' else deformable_attention_grid
     )
@@ -106,7 +106,7 @@ def deformable_attention_gather(
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
     device = value.device
     dtype = torch.promote_types(value.dtype, torch.float32)
-    # Flat (B, Q, heads, L * P) arrays throughout: short inner dimensions would cost most of the time.
+    # Flat (B, Q, heads, L * P) arrays throughout: short inner dimensions would be slow.
     flat = (batch, queries, heads, levels * points)
     sizes = torch.tensor([list(shape) for shape in spatial_shapes], device=device)
     starts = (sizes.prod(1).cumsum(0) - sizes.prod(1)).int().repeat_interleave(points)
