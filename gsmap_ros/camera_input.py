@@ -49,9 +49,11 @@ def discover_cameras(
         if name.endswith(ending) and _IMAGE_TYPES[transport] in types
     ]
     names = [name for name in names if name]
-    return tuple(
-        sorted(names, key=lambda name: ('front' not in name, name.count('_'), len(name), name))
-    )
+
+    def ahead_first(name: str) -> tuple[bool, bool, int, str]:
+        return ('front' not in name, 'left' in name or 'right' in name, len(name), name)
+
+    return tuple(sorted(names, key=ahead_first))
 
 
 def choose_cameras(

@@ -1,4 +1,4 @@
-"""Makes the built messages usable in this process, and finds free ROS domains for child processes."""
+"""Makes the built messages usable in this process, and isolates the ROS domains of tests."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_rig_file_wins_over_camera_info() -> None:
 def test_undistortion_brings_points_to_where_a_pinhole_sees_them(
     model: str, coefficients: list[float]
 ) -> None:
-    """Paint dots where the distorted lens sees known rays; they must appear at the pinhole's place."""
+    """A dot painted where the lens sees a ray appears where a pinhole sees that ray."""
     calibration = make_calibration(False, distortion_model=model, d=coefficients)
     matrix = np.array(make_info().k).reshape(3, 3)
     rays = np.array([[-0.5, -0.3, 1.0], [0.45, 0.2, 1.0], [0.1, -0.35, 1.0], [-0.3, 0.4, 1.0]])

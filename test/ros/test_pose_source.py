@@ -1,4 +1,4 @@
-"""Ego pose, extrinsics and ego motion of camera sets; the choice between tf2_ros and the own buffer."""
+"""Ego pose, extrinsics and ego motion of sets; tf2_ros or the own buffer."""
 
 from __future__ import annotations
 
