@@ -6,11 +6,13 @@ import pytest
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.evaluation.chamfer import (
     ChamferEvaluator,
-    average_precision,
     chamfer_average_precision,
+    pair_frames,
+)
+from gsmap_core.evaluation.matching import (
+    average_precision,
     chamfer_distances,
     match_predictions,
-    pair_frames,
     sample_lines,
 )
 from gsmap_core.structures import MapElement, PerceptionRange, VectorMap

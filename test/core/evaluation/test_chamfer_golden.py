@@ -8,10 +8,9 @@ import pytest
 from gsmap_core.evaluation.chamfer import (
     PROTOCOLS,
     ChamferEvaluator,
-    chamfer_distances,
-    resample_polyline,
-    sample_lines,
 )
+from gsmap_core.evaluation.matching import chamfer_distances, sample_lines
+from gsmap_core.geometry.polylines import resample_polyline
 
 pytestmark = pytest.mark.golden
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gsmap_core.categories import BOUNDARY, DIVIDER, PED_CROSSING
-from gsmap_core.evaluation.chamfer import chamfer_distances, sample_lines
+from gsmap_core.evaluation.matching import chamfer_distances, sample_lines
 from gsmap_core.geometry.camera import pixel_rays
 from gsmap_core.geometry.transforms import make_transform, rotation_from_rpy
 from gsmap_core.runtime.classical import ClassicalMapper
