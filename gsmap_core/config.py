@@ -185,8 +185,8 @@ class BackboneConfig:
         block: `basic` (R18/R34) or `bottleneck` (R50).
         num_blocks: residual blocks per stage.
         base_width: channels of the first stage; 64 in the published sizes.
-        stem: `conv7` (stride 4 with max-pooling, torchvision) or `conv3` (one stride-2 3x3
-            convolution; stages start at stride 2).
+        stem: `conv7` (7x7 and max-pooling, torchvision) or `conv3` (one 3x3 convolution, stage 1
+            halves the size); stages 1 to 4 have strides 4, 8, 16 and 32 with either.
         out_stages: stages (1 to 4) handed to the pyramid, ascending; the pyramid returns the
             finest of them.
         num_frozen_stages: stages without gradient when pretrained weights were given (stem counts
@@ -202,6 +202,19 @@ class BackboneConfig:
     out_stages: tuple[int, ...] = (4,)
     num_frozen_stages: int = 1
     frozen_norm: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse stages that do not exist."""
+        stages = self.out_stages
+        if not stages or list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3, 4}:
+            raise ConfigError(
+                f'out_stages {list(stages)}; expected one or more of 1, 2, 3, 4 in ascending order'
+            )
+        if not 0 <= self.num_frozen_stages <= max(stages):
+            raise ConfigError(
+                f'num_frozen_stages {self.num_frozen_stages}; expected 0 to {max(stages)}, the '
+                'last stage in use'
+            )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gsmap_core.config import BackboneConfig
-from gsmap_core.errors import CheckpointError, ConfigError
+from gsmap_core.errors import CheckpointError
 
 
 class BasicBlock(nn.Module):
@@ -240,12 +240,6 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: BackboneConfig, out_channels: int) -> None:
         super().__init__()
-        stages = config.out_stages
-        if not stages or list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3, 4}:
-            raise ConfigError(
-                f'backbone.out_stages {list(stages)}; expected one or more of 1, 2, 3, 4 in '
-                'ascending order'
-            )
         self.backbone = ResNet(config)
         self.neck = FeaturePyramid(self.backbone.out_channels, out_channels)
 

@@ -267,4 +267,6 @@ def test_user_errors_are_named(make_frame, config: ModelConfig, batch: FrameBatc
     with pytest.raises(ConfigError, match='not available'):
         OnlineMapper(replace(config, bev=replace(config.bev, view_transform='lss')))
     with pytest.raises(ConfigError, match='out_stages'):
-        OnlineMapper(replace(config, backbone=replace(config.backbone, out_stages=(4, 2))))
+        replace(config.backbone, out_stages=(4, 2))
+    with pytest.raises(ConfigError, match='num_frozen_stages 5'):
+        replace(config.backbone, num_frozen_stages=5)
