@@ -214,7 +214,7 @@ def test_bev_segmentation_by_hand():
 
 
 def test_gradients_of_single_losses_equal_finite_differences():
-    torch.manual_seed(0)
+    torch.manual_seed(1234)
     double = {'dtype': torch.float64}
     logits, classes = torch.randn(5, 3, **double).requires_grad_(), torch.rand(5, 3, **double)
     assert torch.autograd.gradcheck(lambda x: focal_loss(x, classes.round()), (logits,))
@@ -225,7 +225,6 @@ def test_gradients_of_single_losses_equal_finite_differences():
 
 
 def test_gradient_of_the_criterion_equals_finite_differences():
-    torch.manual_seed(70)
     config = ModelConfig(
         decoder=DecoderConfig(num_points=4),
         losses=LossConfig(direction=0.5, bev_segmentation=1.0),
@@ -234,10 +233,15 @@ def test_gradient_of_the_criterion_equals_finite_differences():
     criterion = Criterion(config)
     targets = [random_targets(2, num_points=4), random_targets(3, num_points=4, seed=1)]
     targets = [
-        replace(target, bev_mask=torch.randint(0, 2, (1, 3, 3), dtype=torch.uint8))
+        # Beside all predictions: |x| has a kink at 0, where no difference quotient fits.
+        replace(
+            target,
+            orders=0.5 + 0.5 * target.orders,
+            bev_mask=torch.randint(0, 2, (1, 3, 3), dtype=torch.uint8),
+        )
         for target in targets
     ]
-    inputs = [torch.randn(2, 2, 4, 3), torch.rand(2, 2, 4, 4, 2), torch.randn(2, 1, 3, 3)]
+    inputs = [torch.randn(2, 2, 4, 3), 0.4 * torch.rand(2, 2, 4, 4, 2), torch.randn(2, 1, 3, 3)]
     for value in inputs:
         value.requires_grad_()
 
