@@ -15,7 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', default='out/demo', help='folder for the results')
     parser.add_argument('--weights', default='', help='checkpoint file or shipped name')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:N]')
-    parser.add_argument('--rate', type=float, default=1.0, help='replay speed, 1.0 is real time')
+    parser.add_argument(
+        '--rate',
+        type=float,
+        help='replay speed, 1.0 is real time; as fast as this machine can follow unless given',
+    )
     parser.add_argument(
         '--no-video', action='store_true', help='leave out the video, which takes the longest'
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from gsmap_core.cli.demo_drive import synthetic_bag
@@ -29,7 +30,7 @@ from gsmap_core.cli.node_processes import NodeGroup, NodeProcess
 from gsmap_core.cli.ros_environment import overlay_environment
 from gsmap_core.data.bag import BagDrive, open_bag
 from gsmap_core.errors import ConfigError, DataError
-from gsmap_core.runtime.predictor import resolve_weights
+from gsmap_core.runtime.predictor import Predictor, resolve_weights
 
 _LOGGER = logging.getLogger(__name__)
 MAP_TOPIC = '/mapping/local_map'
@@ -44,6 +45,10 @@ RECORDED_TOPICS = (
 _START_S = 120.0
 #: How long the replay keeps the clock going for the last sets [s].
 _DRAIN_S = 2.0
+#: Replay speeds to choose from, sets to time, and how much longer a set takes beside other nodes.
+_RATES = (1.0, 0.5, 0.25, 0.1)
+_TIMED_SETS = 5
+_HEADROOM = 1.5
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class DemoOptions:
         bag: bag to map; None: a synthetic drive.
         weights: checkpoint file or shipped name; empty: the default one.
         device: torch device.
-        rate: replay speed.
+        rate: replay speed; None: as fast as this machine can follow, at most real time.
         video: also make the video.
     """
 
@@ -63,7 +68,7 @@ class DemoOptions:
     bag: Path | None = None
     weights: str = ''
     device: str = 'auto'
-    rate: float = 1.0
+    rate: float | None = None
     video: bool = True
 
 
@@ -91,7 +96,7 @@ def demo(options: DemoOptions) -> dict[str, Any]:
     Raises:
         GsmapError: the bag, the environment or a node failed; the message says which.
     """
-    if not 0.01 <= options.rate <= 100.0:
+    if options.rate is not None and not 0.01 <= options.rate <= 100.0:
         raise ConfigError(f'--rate {options.rate}; expected a number between 0.01 and 100')
     # What can be wrong is found out before anything takes time.
     weights = resolve_weights(options.weights)
@@ -102,7 +107,8 @@ def demo(options: DemoOptions) -> dict[str, Any]:
     if not len(drive):
         raise DataError(f"'{bag}' holds no complete camera set; expected at least one")
     recorded = options.out / 'recorded.mcap'
-    play(drive, recorded, weights, options, environment)
+    rate = options.rate or suitable_rate(drive, weights, options.device)
+    play(drive, recorded, weights, rate, options, environment)
     maps = read_recorded_maps(recorded, MAP_TOPIC)
     frames_published = len(drive) + sum(drive.sets_dropped.values())
     balance = account(recorded, MAP_TOPIC, frames_published, len(maps))
@@ -127,10 +133,46 @@ def demo_environment() -> dict[str, str]:
     return environment
 
 
+def suitable_rate(drive: BagDrive, weights: Path, device: str) -> float:
+    """Return a replay speed at which the mapping node can follow: real time or a fraction of it.
+
+    A few sets are mapped here and timed. Slower machines see the same drive in slow motion, rather
+    than with holes.
+
+    Args:
+        drive: the bag.
+        weights: checkpoint.
+        device: torch device.
+    """
+    count = min(len(drive), 1 + _TIMED_SETS)
+    if count < 2:
+        return 1.0
+    predictor = Predictor(weights, device=device)
+    durations_s = []
+    for index in range(count):
+        start_s = time.perf_counter()
+        predictor.predict(drive.frame(index))
+        durations_s.append(time.perf_counter() - start_s)
+    # The first set pays for what is only done once.
+    needed_s = _HEADROOM * float(np.median(durations_s[1:]))
+    stamps = np.array([drive.stamp_ns(index) for index in range(len(drive))])
+    interval_s = float(np.median(np.diff(stamps))) * 1e-9
+    rate = next((r for r in _RATES if needed_s <= interval_s / r), _RATES[-1])
+    if rate < 1.0:
+        _LOGGER.warning(
+            'a camera set takes %.0f ms here and comes every %.0f ms; replaying at %g x real time',
+            1e3 * float(np.median(durations_s[1:])),
+            1e3 * interval_s,
+            rate,
+        )
+    return rate
+
+
 def play(
     drive: BagDrive,
     recorded: Path,
     weights: Path,
+    rate: float,
     options: DemoOptions,
     environment: dict[str, str],
 ) -> None:
@@ -140,7 +182,8 @@ def play(
         drive: the bag.
         recorded: where the output goes; replaced if it exists.
         weights: checkpoint.
-        options: device and speed.
+        rate: speed.
+        options: device and folder.
         environment: of the nodes.
 
     Raises:
@@ -149,7 +192,7 @@ def play(
     recorded.unlink(missing_ok=True)
     logs = options.out / 'logs'
     logs.mkdir(exist_ok=True)
-    duration_s = (drive.reader.end_ns - drive.reader.start_ns) * 1e-9 / options.rate
+    duration_s = (drive.reader.end_ns - drive.reader.start_ns) * 1e-9 / rate
     image_topics = [topics.image for topics in drive.camera_topics.values()]
     with NodeGroup() as group:
         recorder = group.start(
@@ -187,7 +230,7 @@ def play(
                 'replay',
                 {
                     'bag': str(drive.path.resolve()),
-                    'rate': options.rate,
+                    'rate': float(rate),
                     'wait_for_node': '/mapping',
                     'wait_for_topics': image_topics,
                     'wait_timeout_s': _START_S,

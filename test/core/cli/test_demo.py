@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -191,13 +192,15 @@ def test_pictures_are_drawn(drive: BagDrive, tmp_path: Path) -> None:
 
 
 def test_low_scores_are_not_drawn(drive: BagDrive, tmp_path: Path) -> None:
-    """A doubtful map gives the same picture as an empty one."""
+    """Doubtful elements beside a certain one leave no trace in the picture."""
     from gsmap_core.cli.demo_pictures import draw_pictures
 
-    truth = perfect(drive, 0)
-    doubtful = replace(truth, elements=tuple(replace(e, score=0.1) for e in truth.elements))
+    first, *others = perfect(drive, 0).elements
+    assert others
+    certain = replace(perfect(drive, 0), elements=(first,))
+    doubtful = replace(certain, elements=(first, *(replace(e, score=0.1) for e in others)))
     pictures = []
-    for name, local_map in (('doubtful', doubtful), ('empty', replace(truth, elements=()))):
+    for name, local_map in (('doubtful', doubtful), ('certain', certain)):
         folder = tmp_path / name
         folder.mkdir()
         written = draw_pictures(drive, {0: local_map}, folder, video=False)
@@ -224,3 +227,71 @@ def test_wrong_arguments_are_refused_at_once(
     assert main(['demo', '--out', str(tmp_path / 'out'), *arguments]) == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_slow_machine_gets_slow_motion(drive: BagDrive, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    from gsmap_core.cli import demo_steps
+
+    class Sleeper:
+        """Takes as long as it is told."""
+
+        seconds = 0.0
+
+        def __init__(self, weights: Path, device: str) -> None:
+            pass
+
+        def predict(self, frame: object) -> None:
+            time.sleep(self.seconds)
+
+    monkeypatch.setattr(demo_steps, 'Predictor', Sleeper)
+    assert demo_steps.suitable_rate(drive, Path('x'), 'cpu') == 1.0  # sets come every 200 ms
+    Sleeper.seconds = 0.3
+    slow = demo_steps.suitable_rate(drive, Path('x'), 'cpu')
+    assert slow <= 0.25  # with headroom, 0.45 s and more are needed
+
+
+def test_from_bag_to_score_over_dds(
+    ros_environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole command with real nodes: every set is accounted for, the files are there."""
+    import torch
+
+    from gsmap_core.config import load_model_config
+    from gsmap_core.models.checkpoint import save_checkpoint
+    from gsmap_core.models.mapper import OnlineMapper
+
+    torch.manual_seed(0)
+    weights = tmp_path / 'untrained.safetensors'
+    save_checkpoint(weights, OnlineMapper(load_model_config('maptr_mini')))
+    bag = TinyDrive(8).write(tmp_path / 'tiny')
+    out = tmp_path / 'out'
+    arguments = ['demo', '--bag', str(bag), '--weights', str(weights), '--out', str(out)]
+    assert main([*arguments, '--rate', '0.5', '--no-video', '--json']) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert list(summary) == KEYS
+    assert summary['frames_published'] == 8
+    assert summary['frames_mapped'] + sum(summary['sets_dropped'].values()) == 8
+    assert summary['frames_mapped'] >= 6
+    assert 0.0 <= summary['chamfer_map'] < 0.1  # it has learned nothing
+    assert set(summary['per_category']) == {'divider', 'ped_crossing', 'boundary'}
+    assert 0 < summary['latency_ms']['p50'] <= summary['latency_ms']['p95']
+    assert set(summary['outputs']) == {'recorded', 'map', 'accumulated_map', 'summary'}
+    for path in summary['outputs'].values():
+        assert Path(path).stat().st_size > 0
+    assert json.loads(Path(summary['outputs']['summary']).read_text()) == summary
+
+
+def test_a_node_that_cannot_start_ends_the_demo(
+    ros_environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mapping node's own words reach the user, long before any timeout."""
+    broken = tmp_path / 'broken.safetensors'
+    broken.write_bytes(b'not a checkpoint')
+    bag = TinyDrive(2).write(tmp_path / 'tiny')
+    arguments = ['demo', '--bag', str(bag), '--weights', str(broken), '--out', str(tmp_path / 'o')]
+    assert main([*arguments, '--rate', '1']) == 2
+    message = capsys.readouterr().err
+    assert 'mapping node could not be configured' in message
+    assert 'broken.safetensors' in message
