@@ -1,7 +1,8 @@
 """Groups the images of several cameras into camera sets by their stamps.
 
-A set opens around an image of the reference camera and closes when every camera has an image
-within `max_spread_ns` of it, or when `timeout_ns` has passed. Images whose reference never comes
+Knows neither ROS nor images. A set opens around an image of the reference camera and closes when
+every camera has an image within `max_spread_ns` of it, when `timeout_ns` has passed, or when a
+younger set is complete and the missing cameras have moved on. Images whose reference never comes
 close as a set of their own. Sets leave in the order of their stamps, and every one leaves:
 complete, partial or dropped with a reason. Memory is bounded.
 """
@@ -345,8 +346,24 @@ class CameraSync(Generic[T]):
         if has_successor and all(image.is_doubtful for image in members.values()):
             # The next set has opened without them: they were late.
             return True
+        if self._is_overtaken(members):
+            return True
         opened_ns = min(image.arrived_ns for image in members.values())
         return now_ns - opened_ns >= self.settings.timeout_ns
+
+    def _is_overtaken(self, members: dict[str, _Waiting[T]]) -> bool:
+        """Whether a younger set is complete and every missing camera has moved on.
+
+        One lost image then costs no waiting; images that merely swapped places still meet.
+        """
+        num_cameras = len(self.settings.cameras)
+        if not any(len(pending.images) == num_cameras for pending in self._pending):
+            return False
+        last_ns = max(image.stamp_ns for image in members.values()) + self.settings.max_spread_ns
+        return all(
+            camera in members or self._newest.get(camera, 0) > last_ns
+            for camera in self.settings.cameras
+        )
 
     def _oldest_is_pending(self) -> bool:
         """Whether a set with its reference is next, not images whose reference is missing."""

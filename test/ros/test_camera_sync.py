@@ -166,15 +166,37 @@ def test_images_out_of_order_find_their_set() -> None:
     check_account(feed)
 
 
-def test_a_younger_complete_set_waits_for_an_older_one() -> None:
-    feed = Feed(make_sync(timeout_ns=400 * MS))
+def test_a_lost_image_is_not_waited_for_once_the_next_set_is_complete() -> None:
+    feed = Feed(make_sync(timeout_ns=4000 * MS))
     feed.image('left', 0)
     feed.image('front', 0)
     for camera in ('left', 'front', 'right'):
         feed.image(camera, 1)
-    assert feed.sets == []
-    feed.until(START + 500 * MS)
     assert [(t, o) for t, o, _ in outcomes(feed.sets)] == [(0, 'partial'), (200, 'complete')]
+    check_account(feed)
+
+
+def test_a_lost_reference_is_not_waited_for_once_the_next_set_is_complete() -> None:
+    feed = Feed(make_sync(timeout_ns=4000 * MS))
+    feed.image('left', 0)
+    feed.image('right', 0)
+    for camera in ('left', 'front', 'right'):
+        feed.image(camera, 1)
+    assert [o for _, o, _ in outcomes(feed.sets)] == ['partial', 'complete']
+    check_account(feed)
+
+
+def test_younger_sets_wait_for_a_camera_that_has_not_moved_on() -> None:
+    feed = Feed(make_sync(timeout_ns=400 * MS))
+    for index in (0, 1):
+        for camera in ('left', 'front'):
+            feed.image(camera, index)
+    assert feed.sets == []
+    feed.sets += feed.sync.add('right', START + PERIOD + OFFSETS['right'], 'right1', feed.now)
+    feed.sets += feed.sync.add('right', START + OFFSETS['right'], 'too late', feed.now)
+    assert [(t, o) for t, o, _ in outcomes(feed.sets)] == [(0, 'partial'), (200, 'complete')]
+    assert feed.sync.counters.late == {'right': 1}
+    check_account(feed)
 
 
 def test_late_image_is_counted_and_opens_no_set_of_its_own() -> None:
