@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gsmap_core.data.synthetic import raycast, shading, textures
+from gsmap_core.data.synthetic import occluders, raycast, shading, textures
 from gsmap_core.data.synthetic.rasters import GroundMap, ShadowMap, pack_texels
 from gsmap_core.data.synthetic.scene import Box, Conditions, Town
 from gsmap_core.data.synthetic.solids import Column, TreeColumn, solid_table, tree_table
@@ -107,6 +107,7 @@ class Renderer:
             conditions, (float(lamps[0]), float(lamps[1]), float(heading[0]), float(heading[1]))
         )
         sky = self._sky(conditions)
+        moving_boxes = _within_reach(moving_boxes, centre, times_s)
         waves = raycast.Waves(self.town.ground, centre[:2])
         pictures: list[ImageArray | None] = [None] * count
         # Without traffic nothing depends on the time.
@@ -198,8 +199,8 @@ class Renderer:
             solids, np.hypot(solids[:, Column.HALF_LENGTH], solids[:, Column.HALF_WIDTH]), centre
         )
         trees = self._near(self._trees, self._trees[:, TreeColumn.CROWN_WIDTH], centre)
-        raycast.draw_solids(rays, principal, solids, depth, owner)
-        raycast.draw_trees(rays, principal, trees, len(solids), depth, owner, self._leaves)
+        occluders.draw_solids(rays, principal, solids, depth, owner)
+        occluders.draw_trees(rays, principal, trees, len(solids), depth, owner, self._leaves)
 
         flat_depth, flat_owner = depth.view(-1), owner.view(-1)
         image = [torch.empty_like(flat_depth) for _ in range(3)]
@@ -264,6 +265,17 @@ class Renderer:
             values.add_(tiled, alpha=noise)
         picture = values.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
         return picture.view(camera.height_px, camera.width_px, 3).cpu().numpy()
+
+
+def _within_reach(boxes: Sequence[Box], centre: FloatArray, times_s: Sequence[float]) -> list[Box]:
+    """Return the moving boxes that can be in a picture at the first of the times."""
+    kept = []
+    for box in boxes:
+        offset = np.asarray(box.centre_xy) + np.asarray(box.velocity_xy) * times_s[0] - centre[:2]
+        # Ten metres for the size of a bus and the way between the first and the last camera.
+        if np.hypot(*offset) < DRAW_DISTANCE_M + 10:
+            kept.append(box)
+    return kept
 
 
 def _make_room(cache: dict[Any, Any]) -> None:

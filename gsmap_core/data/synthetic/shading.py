@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from gsmap_core.data.synthetic import textures
+from gsmap_core.data.synthetic.occluders import leaf_noise
 from gsmap_core.data.synthetic.rasters import NUM_LEVELS, GroundMap
-from gsmap_core.data.synthetic.raycast import GroundHits, Rays, leaf_noise
+from gsmap_core.data.synthetic.raycast import GroundHits, Rays
 from gsmap_core.data.synthetic.scene import Conditions, Material
 from gsmap_core.data.synthetic.solids import Column, Look, TreeColumn
 from gsmap_core.structures import FloatArray
@@ -503,7 +504,7 @@ def shade_trees(
         row: (P,) int32 rows of the table.
         trees: (len(TreeColumn), T) float32, relative positions.
         light: light of the moment.
-        leaves: noise image of `raycast.leaf_noise`.
+        leaves: noise image of `occluders.leaf_noise`.
     """
     dx, dy, dz = (axis.view(-1).index_select(0, index) for axis in (rays.x, rays.y, rays.z))
     ox, oy, oz = (rays.per_pixel(rays.origins[:, axis], index) for axis in range(3))

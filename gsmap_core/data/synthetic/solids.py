@@ -8,7 +8,6 @@ from enum import IntEnum
 
 import numpy as np
 
-from gsmap_core.data.synthetic.rasters import footprint
 from gsmap_core.data.synthetic.scene import Billboard, Box, BoxKind, HeightField
 from gsmap_core.structures import FloatArray
 
@@ -88,33 +87,42 @@ def _parts(box: Box) -> list[_Part]:
 
 def solid_table(boxes: Sequence[Box], ground: HeightField, time_s: float) -> FloatArray:
     """Return the (S, len(Column)) solids of boxes at a drive time."""
+    if not boxes:
+        return np.zeros((0, len(Column)))
+    centres = np.array([box.centre_xy for box in boxes], dtype=np.float64)
+    centres = centres + np.array([box.velocity_xy for box in boxes]) * time_s
+    yaws = np.array([box.yaw_rad for box in boxes])
+    along = np.stack([np.cos(yaws), np.sin(yaws)], axis=1)
+    half = np.array([box.size_m[:2] for box in boxes])[:, None] / 2
+    signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    offset = half * signs
+    corners = (
+        centres[:, None] + offset[..., :1] * along[:, None] + offset[..., 1:] * across[:, None]
+    )
+    feet = ground.height(centres)
+    sunk = np.maximum(feet - ground.height(corners).min(axis=1), 0)
     rows: list[list[float]] = []
-    for box in boxes:
-        corners = footprint(box, time_s)
-        centre = corners.mean(axis=0)
-        heights = ground.height(np.concatenate([centre[None], corners]))
-        skirt = max(0.0, float(heights[0] - heights.min())) if box.base_z_m == 0 else 0.0
-        along = np.array([np.cos(box.yaw_rad), np.sin(box.yaw_rad)])
+    for number, box in enumerate(boxes):
         for part in _parts(box):
-            x, y = centre + part.shift * along
+            x, y = centres[number] + part.shift * along[number]
             rows.append(
                 [
-                    float(x),
-                    float(y),
-                    float(heights[0]) + box.base_z_m + part.base,
+                    x,
+                    y,
+                    feet[number] + box.base_z_m + part.base,
                     part.height,
-                    float(along[0]),
-                    float(along[1]),
+                    *along[number],
                     part.length / 2,
                     part.width / 2,
                     part.taper,
-                    float(part.look),
+                    part.look,
                     *box.colour_rgb,
-                    float(box.seed & 0xFFFF),
-                    skirt if part.base == 0 else 0.0,
+                    box.seed & 0xFFFF,
+                    sunk[number] if box.base_z_m + part.base == 0 else 0.0,
                 ]
             )
-    return np.asarray(rows, dtype=np.float64).reshape(-1, len(Column))
+    return np.asarray(rows, dtype=np.float64)
 
 
 class TreeColumn(IntEnum):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gsmap_core.data.synthetic import occluders
 from gsmap_core.data.synthetic.raycast import Waves, intersect_ground, make_rays
 from gsmap_core.data.synthetic.renderer import Renderer
 from gsmap_core.data.synthetic.scene import (
@@ -63,6 +64,12 @@ def shoot(town, rig, map_from_base, conditions=CLEAR, **options):
     poses = np.stack([map_from_base @ camera.base_from_camera for camera in rig.cameras])
     times = options.pop('times_s', [0.0] * len(rig))
     return Renderer(town).render(rig.cameras, poses, times, conditions, **options)
+
+
+def psnr(one, other):
+    """Return the peak signal-to-noise ratio of two pictures [dB]."""
+    error = np.mean((one.astype(float) - other) ** 2)
+    return 10 * np.log10(255**2 / max(error, 1e-9))
 
 
 def profile(grey, pixel, normal, reach):
@@ -280,8 +287,19 @@ def test_cameras_drawn_together_look_as_drawn_one_by_one(monkeypatch):
         Renderer, '_groups', lambda self, cameras, moments: [[0], list(range(1, len(cameras)))]
     )
     for one, other in zip(single, shoot(tree_town(), rig, pose, **options), strict=True):
-        error = np.mean((one.astype(float) - other) ** 2)
-        assert 10 * np.log10(255**2 / max(error, 1e-9)) > 50
+        assert psnr(one, other) > 50
+
+
+@pytest.mark.parametrize('small_px', [0, 10**9])
+def test_solids_look_the_same_as_slices_and_as_lists(monkeypatch, small_px):
+    rig = scaled_rig(load_rig('nuscenes_like'), 200)
+    pose = pose_on_ground(SLOPE, (0.0, 0.0), 0.3)
+    expected = shoot(tree_town(), rig, pose, moving_boxes=[RED_BOX])
+    monkeypatch.setattr(occluders, '_SMALL_PX', small_px)
+    for one, other in zip(
+        expected, shoot(tree_town(), rig, pose, moving_boxes=[RED_BOX]), strict=True
+    ):
+        assert psnr(one, other) > 50
 
 
 def test_conditions_change_the_picture_as_they_should():
@@ -351,5 +369,4 @@ def test_cpu_and_gpu_agree_within_40_db():
         for device in ('cpu', 'cuda')
     ]
     for one, other in zip(*pictures, strict=True):
-        error = np.mean((one.astype(float) - other) ** 2)
-        assert 10 * np.log10(255**2 / max(error, 1e-9)) > 40
+        assert psnr(one, other) > 40
