@@ -146,7 +146,7 @@ def test_rviz_topics_move_into_the_namespace(repo_root: Path) -> None:
         if 'Topic' in display
     ]
     assert '/car/mapping/local_map_markers' in topics
-    assert '/ground_truth/local_map_markers' in topics  # absolute: belongs to the bag
+    assert '/car/cam_front/image_rect/compressed' in topics
     assert content['Visualization Manager']['Global Options']['Fixed Frame'] == 'odom'
     assert content['Visualization Manager']['Views']['Current']['Target Frame'] == 'body'
 
