@@ -82,7 +82,7 @@ class _Windows:
 
         Args:
             rays: rays of the cameras.
-            hit_test: takes directions and the C numbers; returns depths and which of them are hits.
+            hit_test: takes directions and the C numbers; returns depths and what is hit.
             depth: (N, H, W) nearest depth so far [m]; updated.
             owner: (N, H, W) int32; updated.
         """
