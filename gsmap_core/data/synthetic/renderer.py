@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gsmap_core.data.synthetic import occluders, raycast, shading, textures
+from gsmap_core.data.synthetic import facades, occluders, raycast, shading, textures
 from gsmap_core.data.synthetic.rasters import GroundMap, ShadowMap, pack_texels
 from gsmap_core.data.synthetic.scene import Box, Conditions, Town
 from gsmap_core.data.synthetic.solids import Column, TreeColumn, solid_table, tree_table
@@ -227,11 +227,11 @@ class Renderer:
                 np.ascontiguousarray(table.T), dtype=torch.float32, device=self.device
             )
             if table is solids:
-                put(index, shading.shade_solids(rays, index, nearest, rows, columns, light))
+                put(index, facades.shade_solids(rays, index, nearest, rows, columns, light))
             else:
                 put(
                     index,
-                    shading.shade_trees(rays, index, nearest, rows, columns, light, self._leaves),
+                    facades.shade_trees(rays, index, nearest, rows, columns, light, self._leaves),
                 )
         index = torch.nonzero((flat_owner < 0) & torch.isinf(flat_depth)).view(-1)
         if index.numel():
