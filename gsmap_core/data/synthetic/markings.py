@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import shapely
+from scipy.ndimage import maximum_filter1d
 
 from gsmap_core.data.synthetic.dice import Dice
 from gsmap_core.data.synthetic.planar import (
@@ -29,6 +30,8 @@ DOUBLE_LINE_M = 0.36
 PAINT_STEP_M = 1.5
 #: A stretch of lines shorter than this is not painted at all [m].
 MIN_LINE_M = 8.0
+#: Streets are not crossed between junctions where they bend more than this [1/m].
+MAX_CROSSING_BEND = 0.02
 
 
 @dataclass(frozen=True)
@@ -140,14 +143,12 @@ def _layout(dice: Dice, street: Street, settings: MarkingSettings) -> StreetLayo
             station += sign * 0.4
         limits[side] = station + sign * 0.1
     lines = [(limits[0], limits[1])]
-    has_midblock, where, depth = (
-        dice.chance(settings.midblock_share),
-        dice.uniform(0.4, 0.6),
-        dice.uniform(3.0, 4.5),
-    )
-    length = limits[1] - limits[0]
-    if has_midblock and length > 36.0:
-        middle = limits[0] + where * length
+    has_midblock, depth = dice.chance(settings.midblock_share), dice.uniform(3.0, 4.5)
+    places = limits[0] + dice.uniforms(4, 0.35, 0.65) * (limits[1] - limits[0])
+    # A straight crossing in a tight bend would reach into the lines beside it.
+    places = places[np.interp(places, *_bend_along(street)) < MAX_CROSSING_BEND]
+    if has_midblock and len(places) and limits[1] - limits[0] > 36.0:
+        middle = float(places[0])
         crossings.append((middle - depth / 2, middle + depth / 2))
         lines = [
             (limits[0], middle - depth / 2 - 1.0),
@@ -155,6 +156,12 @@ def _layout(dice: Dice, street: Street, settings: MarkingSettings) -> StreetLayo
         ]
     kept = tuple((begin, end) for begin, end in lines if end - begin >= MIN_LINE_M)
     return StreetLayout(tuple(sorted(crossings)), (stops[0], stops[1]), kept)
+
+
+def _bend_along(street: Street) -> tuple[FloatArray, FloatArray]:
+    """Return stations [m] and the largest curvature within 4 m of each [1/m]."""
+    bend = np.abs(curvature(street.curve.points))
+    return street.curve.stations, maximum_filter1d(bend, size=9, mode='nearest')
 
 
 def _paint_lines(

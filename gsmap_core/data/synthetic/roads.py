@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
+from scipy.ndimage import maximum_filter1d
 
 from gsmap_core.data.synthetic.dice import Dice
 from gsmap_core.data.synthetic.planar import (
@@ -25,11 +26,11 @@ from gsmap_core.data.synthetic.planar import (
 from gsmap_core.structures import FloatArray
 
 #: Corners where two grid edges meet without a junction are rounded with this Gaussian [m]; a right angle gets a radius of about 0.9 of it.
-BEND_SMOOTHING_M = 16.0
+BEND_SMOOTHING_M = 20.0
 #: Room between the smallest radius of a street and its half width, so that the inner kerb keeps a sane curve [m].
-MIN_INNER_RADIUS_M = 5.0
+MIN_INNER_RADIUS_M = 6.3
 #: No street bends more tightly than this [m].
-MIN_RADIUS_M = 14.0
+MIN_RADIUS_M = 16.0
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def build_network(seed: int, settings: RoadSettings) -> RoadNetwork:
         Street(nodes=end, curve=curve, profile=profile)
         for end, curve, profile in zip(ends, curves, profiles, strict=True)
     )
-    radius = Dice(seed, 3).uniform(4.0, 8.0)
+    # Below the inner radius of any bend, or rounding would widen the bends too.
+    radius = Dice(seed, 3).uniform(3.5, 6.0)
     surface = _surface(streets, junctions, radius)
     streets = tuple(
         replace(street, mouths=(_mouth(street, surface, True), _mouth(street, surface, False)))
@@ -413,8 +415,10 @@ def _mouth(street: Street, surface: shapely.Geometry, at_start: bool) -> float:
     for offset in (-outside, outside):
         edge = street.curve.at(stations, offset)
         is_wide |= shapely.contains_xy(surface, edge[:, 0], edge[:, 1])
-    last = int(np.flatnonzero(is_wide).max()) if is_wide.any() else 0
-    return float(stations[last] + (0.25 if at_start else -0.25))
+    # The first place with free kerbs on both sides for the next four metres.
+    is_wide_soon = maximum_filter1d(is_wide, size=17, origin=-8, mode='nearest')
+    first = int(np.argmin(is_wide_soon)) if not is_wide_soon.all() else len(stations) - 1
+    return float(stations[first] + (0.25 if at_start else -0.25))
 
 
 @dataclass(frozen=True)
