@@ -2,10 +2,10 @@
 # see tools/bootstrap.sh. PYTHON=... names an interpreter, ARGS=... goes to the command.
 SHELL := /bin/bash
 PY := .venv/bin/python
-SOURCES := gsmap_core gsmap_ros launch test setup.py
+SOURCES := gsmap_core gsmap_ros launch test tools setup.py
 PYTEST := $(PY) -m pytest -q -m "not slow and not gpu" -p no:launch_testing -p no:launch_ros
 
-.PHONY: help demo test build setup lint format typecheck clean distclean
+.PHONY: help demo test build setup docs lint format typecheck clean distclean
 
 help:
 	@echo 'make demo       drive through a synthetic town, map it over ROS 2, look at out/demo/'
@@ -38,6 +38,9 @@ format: setup
 
 test: lint
 	@$(PYTEST) $(ARGS)
+
+docs: setup
+	@$(PY) tools/update_docs.py
 
 clean:
 	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache *.egg-info

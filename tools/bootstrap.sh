@@ -109,8 +109,10 @@ install_packages() {
   if [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ]; then return; fi
   for file in "${files[@]}"; do options+=(-r "$file"); done
   say "installing packages ($group); the first time this takes a few minutes"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "${options[@]}"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+  local pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
+  "${pip[@]}" -c constraints.txt --upgrade pip setuptools
+  "${pip[@]}" -c constraints.txt "${options[@]}"
+  "${pip[@]}" --no-deps --no-build-isolation -e .
   echo "$wanted" > "$stamp"
 }
 
