@@ -18,6 +18,7 @@ from gsmap_core.categories import PAPER_CATEGORIES
 from gsmap_core.data.bag import open_bag
 from gsmap_core.data.drives import Drive
 from gsmap_core.data.image_folder import ImageFolderDrive
+from gsmap_core.data.loading import find_bags
 from gsmap_core.errors import DataError
 from gsmap_core.evaluation.chamfer import chamfer_average_precision
 from gsmap_core.mapfile import write_map_file
@@ -25,27 +26,6 @@ from gsmap_core.rig import load_rig
 from gsmap_core.structures import SurroundFrame, VectorMap
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def find_bags(source: Path | str) -> list[Path]:
-    """Return the bags at a path: the path itself, or every bag directly inside a folder.
-
-    Raises:
-        DataError: nothing there is a bag.
-    """
-    path = Path(source)
-    if path.is_file() or (path / 'metadata.yaml').is_file():
-        return [path]
-    if path.is_dir():
-        bags = [entry for entry in path.iterdir() if (entry / 'metadata.yaml').is_file()]
-        bags += [entry for entry in path.glob('*.mcap')]
-        if bags:
-            return sorted(bags)
-        raise DataError(
-            f"'{path}' holds no bag; expected a bag (*.mcap or a folder with metadata.yaml), a "
-            'folder of bags, or a folder of images together with --rig'
-        )
-    raise DataError(f"'{path}' does not exist; give a bag, a folder of bags or of images")
 
 
 def open_source(source: Path | str, rig: str | None) -> list[Drive]:
@@ -98,7 +78,7 @@ def _draw(
         span_s = (drive.stamp_ns(indices[-1]) - drive.stamp_ns(indices[0])) * 1e-9
         rate = (len(indices) - 1) / span_s if span_s > 0 else 5.0
         pictures = (picture(index) for index in tqdm(indices, desc='video', unit='frame'))
-        written.append(str(write_video(out / f'{drive.name}.mp4', pictures, rate)))
+        written.append(str(write_video(out / f'{drive.name}.mp4', pictures, rate).path))
     return written
 
 
