@@ -102,13 +102,19 @@ def demo(options: DemoOptions) -> dict[str, Any]:
     weights = resolve_weights(options.weights)
     environment = demo_environment()
     options.out.mkdir(parents=True, exist_ok=True)
-    bag = options.bag if options.bag is not None else synthetic_bag(options.out / 'drive')
+    if options.bag is not None:
+        bag = options.bag
+    else:
+        _say('the drive is made once, then kept')
+        bag = synthetic_bag(options.out / 'drive')
     drive = open_bag(bag)
     if not len(drive):
         raise DataError(f"'{bag}' holds no complete camera set; expected at least one")
     recorded = options.out / 'recorded.mcap'
     rate = options.rate or suitable_rate(drive, weights, options.device)
+    _say(f'replaying {len(drive)} camera sets of {drive.name} at {rate:g} x real time')
     play(drive, recorded, weights, rate, options, environment)
+    _say('scoring and drawing')
     maps = read_recorded_maps(recorded, MAP_TOPIC)
     frames_published = len(drive) + sum(drive.sets_dropped.values())
     balance = account(recorded, MAP_TOPIC, frames_published, len(maps))
@@ -120,6 +126,11 @@ def demo(options: DemoOptions) -> dict[str, Any]:
     summary = summarise(balance, quality, outputs)
     Path(outputs['summary']).write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
     return summary
+
+
+def _say(text: str) -> None:
+    """Tell what happens next; stdout is for the result."""
+    print(f'gsmap demo: {text}', file=sys.stderr, flush=True)
 
 
 def demo_environment() -> dict[str, str]:
