@@ -39,8 +39,8 @@ class FrameBatch:
         intrinsics: (B, N, 3, 3) float32 of the network input [px].
         camera_mask: (B, N) bool, False where the camera is missing.
         can_bus: (B, 18) float32 or None (only models with `bev.can_bus`).
-        ego_from_reference: (B, 4, 4) float32, the frame a model with `reference: lidar` predicts in
-            to the ego frame [m]; None for models in the ego frame.
+        ego_from_reference: (B, 4, 4) float32, the frame that a model with `reference: lidar`
+            predicts in to the ego frame [m]; None for models in the ego frame.
     """
 
     images: Tensor
