@@ -43,7 +43,7 @@ docs: setup
 	@$(PY) tools/update_docs.py
 
 clean:
-	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf build install log .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 distclean: clean
 	rm -rf .venv
