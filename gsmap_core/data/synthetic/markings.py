@@ -20,7 +20,12 @@ from gsmap_core.data.synthetic.planar import (
     polygons_of,
     strip,
 )
-from gsmap_core.data.synthetic.roads import RoadNetwork, Street, line_on_ground
+from gsmap_core.data.synthetic.roads import (
+    RoadNetwork,
+    Street,
+    line_on_ground,
+    opposite_arm,
+)
 from gsmap_core.data.synthetic.scene import GroundPatch, Material
 from gsmap_core.structures import FloatArray
 
@@ -115,7 +120,8 @@ def paint_streets(
             _paint_crossing(
                 result, street, (begin, end), (stripe, stripe_gap), wear * 0.8, spacing
             )
-        _paint_distractors(result, dice, street, layout, settings, wear)
+        turns = [_turns_at(network, index, at_start) for at_start in (True, False)]
+        _paint_distractors(result, dice, street, layout, turns, settings, wear)
     return result
 
 
@@ -305,11 +311,27 @@ _LEFT = np.array(
 )
 
 
+def _turns_at(network: RoadNetwork, street: int, at_start: bool) -> frozenset[str]:
+    """Return the ways out of a junction for who comes along a street: `ahead`, `left`, `right`."""
+    arms = network.junctions[network.streets[street].nodes[0 if at_start else 1]]
+    entry = next(arm for arm in arms if arm.street == street and arm.at_start == at_start)
+    ahead = opposite_arm(arms, entry)
+    ways = set()
+    for arm in arms:
+        if arm is ahead:
+            ways.add('ahead')
+        elif arm is not entry:
+            towards = entry.direction[1] * arm.direction[0] - entry.direction[0] * arm.direction[1]
+            ways.add('left' if towards > 0 else 'right')
+    return frozenset(ways)
+
+
 def _paint_distractors(
     result: Markings,
     dice: Dice,
     street: Street,
     layout: StreetLayout,
+    turns: list[frozenset[str]],
     settings: MarkingSettings,
     wear: float,
 ) -> None:
@@ -338,11 +360,15 @@ def _paint_distractors(
                 continue
             at = station + sign * 7.0
             forward = -sign * street.curve.tangent(at)
-            shape = _STRAIGHT
-            if lane == 0:
-                shape = _LEFT
-            elif lane == profile.lanes - 1 and dice.chance(0.6):
-                shape = (_LEFT * np.array([1.0, -1.0]))[::-1]
+            right = (_LEFT * np.array([1.0, -1.0]))[::-1]
+            fitting = [_STRAIGHT] if 'ahead' in turns[side] else []
+            if lane == 0 and 'left' in turns[side]:
+                fitting = [_LEFT]
+            elif lane == profile.lanes - 1 and 'right' in turns[side]:
+                fitting = [right, *fitting]
+            if not fitting:
+                continue
+            shape = dice.choice(fitting)
             axes = np.stack([forward, np.array([-forward[1], forward[0]])])
             position = street.curve.at(at, sign * profile.lane_offset_m(lane))
             result.paint.append(

@@ -23,12 +23,15 @@ from gsmap_core.data.synthetic.planar import (
     smooth,
     strip,
 )
+from gsmap_core.geometry.polylines import cumulative_length
 from gsmap_core.structures import FloatArray
 
 #: Corners where two grid edges meet without a junction are rounded with this Gaussian [m]; a right angle gets a radius of about 0.9 of it.
 BEND_SMOOTHING_M = 20.0
 #: Room between the smallest radius of a street and its half width, so that the inner kerb keeps a sane curve [m].
 MIN_INNER_RADIUS_M = 6.3
+#: Within this distance of a junction a street turns into line with the street opposite [m].
+SWING_M = 40.0
 #: No street bends more tightly than this [m].
 MIN_RADIUS_M = 16.0
 
@@ -168,8 +171,10 @@ def build_network(seed: int, settings: RoadSettings) -> RoadNetwork:
     """
     dice = Dice(seed, 1)
     chains, nodes = _chains(dice, settings)
-    curves = [_street_curve(dice, settings, nodes[chain]) for chain in chains]
     ends = [(chain[0], chain[-1]) for chain in chains]
+    curves = [_street_curve(dice, settings, nodes[chain]) for chain in chains]
+    swings = _swings(_junctions(ends, curves), len(chains))
+    curves = [_swung(curve, swing) for curve, swing in zip(curves, swings, strict=True)]
     junctions = _junctions(ends, curves)
     profiles = _profiles(Dice(seed, 2), settings, junctions, curves)
     streets = tuple(
@@ -260,6 +265,34 @@ def _merge_bends(edges: list[tuple[int, int]], count: int) -> list[list[int]]:
         chains.append(chain)
 
 
+def _swings(junctions: dict[int, tuple[Arm, ...]], count: int) -> list[tuple[float, float]]:
+    """Return by how much each street turns at its two ends, so that opposite arms meet without a kink [rad]."""
+    swings = [[0.0, 0.0] for _ in range(count)]
+    for arms in junctions.values():
+        for arm in arms:
+            other = opposite_arm(arms, arm)
+            if other is not None and opposite_arm(arms, other) is arm:
+                axis = arm.direction - other.direction
+                cross = arm.direction[0] * axis[1] - arm.direction[1] * axis[0]
+                angle = float(np.arctan2(cross, arm.direction @ axis))
+                swings[arm.street][0 if arm.at_start else 1] = angle
+    return [(first, last) for first, last in swings]
+
+
+def _swung(curve: Curve, swing: tuple[float, float]) -> Curve:
+    """Turn the ends of a curve by the given angles, fading out within `SWING_M`."""
+    points, arc = curve.points, curve.stations
+    reach = min(SWING_M, 0.45 * curve.length_m)
+    result = points.copy()
+    for distance, angle, outward in (
+        (arc, swing[0], curve.tangents[0]),
+        (arc[-1] - arc, swing[1], -curve.tangents[-1]),
+    ):
+        fade = np.tan(angle) * distance * np.clip(1.0 - distance / reach, 0.0, None) ** 2
+        result += fade[:, None] * left_normal(outward)
+    return Curve(resample_smooth(result, 1.0))
+
+
 def _street_curve(dice: Dice, settings: RoadSettings, corners: FloatArray) -> Curve:
     """Return the centre line through the corners; edges may bulge, corners between them are rounded."""
     bulges = []
@@ -341,7 +374,7 @@ def _profiles(
     for index in range(len(curves)):
         if root(index) == index:
             members = [curve for i, curve in enumerate(curves) if root(i) == index]
-            radius = max(min(curve.min_radius_m() for curve in members), MIN_RADIUS_M)
+            radius = max(min(curve.min_radius_m() for curve in members), 10.0)
             chosen[index] = _profile(dice, settings, is_yellow_town, radius - MIN_INNER_RADIUS_M)
     return [chosen[root(index)] for index in range(len(curves))]
 
