@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--predictions', metavar='FILE', help='map file to draw beside the ground truth'
     )
     parser.add_argument(
+        '--lidar', action='store_true', help="draw the frame's LiDAR points into its cameras"
+    )
+    parser.add_argument(
         '--min-score', type=float, default=0.4, help='leave out predictions below it, 0 to 1'
     )
     parser.add_argument('--out', default='out/view.png', metavar='PNG', help='picture to write')

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gsmap_core.data.bag import open_bag
+from gsmap_core.data.bag import BagDrive, open_bag
 from gsmap_core.errors import DataError
 from gsmap_core.evaluation.chamfer import frame_key
 from gsmap_core.mapfile import read_map_file
@@ -15,7 +16,13 @@ from gsmap_core.structures import ImageArray, VectorMap
 from gsmap_core.viz.bev import BevStyle, draw_bev
 from gsmap_core.viz.colours import PALETTE, draw_text
 from gsmap_core.viz.drive_map import DriveMapStyle, draw_map
-from gsmap_core.viz.figure import FigureStyle, compose_frame_figure, draw_legend
+from gsmap_core.viz.figure import (
+    FigureStyle,
+    compose_camera_strip,
+    compose_frame_figure,
+    draw_legend,
+)
+from gsmap_core.viz.overlay import draw_points
 
 
 def check_frame(index: int, count: int, source: str) -> None:
@@ -54,6 +61,8 @@ def picture_of_bag(args: argparse.Namespace) -> tuple[ImageArray, dict[str, Any]
     frame = drive.frame(args.frame)
     truth = drive.ground_truth(args.frame)
     title = f'{drive.name} · frame {args.frame}'
+    if args.lidar:
+        return _picture_of_lidar(drive, args.frame, title, args.source)
     if not predicted:
         if truth is None:
             raise DataError(
@@ -77,6 +86,29 @@ def picture_of_bag(args: argparse.Namespace) -> tuple[ImageArray, dict[str, Any]
         style=FigureStyle(min_score=args.min_score, first_title=label),
     )
     return picture, {'title': title, 'elements': len(prediction)}
+
+
+def _picture_of_lidar(
+    drive: BagDrive, index: int, title: str, source: str
+) -> tuple[ImageArray, dict[str, Any]]:
+    """Draw the LiDAR points into the cameras: what is right lies on the edges of things."""
+    points = drive.lidar_points(index)
+    if points is None:
+        raise DataError(
+            f"'{source}' has no LiDAR sweep at frame {index}; make the bag with --lidar, or view "
+            'another frame'
+        )
+    frame = drive.frame(index)
+    images = tuple(
+        None if image is None else draw_points(image, camera, points, extrinsics)
+        for image, camera, extrinsics in zip(
+            frame.images, frame.rig.cameras, frame.base_from_cameras, strict=True
+        )
+    )
+    picture = compose_camera_strip(
+        replace(frame, images=images), drive.ground_truth(index), title=f'{title} · LiDAR'
+    )
+    return picture, {'title': title, 'points': len(points)}
 
 
 def picture_of_map_file(args: argparse.Namespace) -> tuple[ImageArray, dict[str, Any]]:

@@ -130,6 +130,36 @@ def compose_frame_figure(
     return result
 
 
+def compose_camera_strip(
+    frame: SurroundFrame,
+    vector_map: VectorMap | None = None,
+    *,
+    title: str = '',
+    style: FigureStyle | None = None,
+) -> ImageArray:
+    """Compose the cameras alone, with the projected elements of a map if one is given.
+
+    Args:
+        frame: images and calibration.
+        vector_map: elements in the ego frame; None: nothing is projected.
+        title: headline; empty: scene and time.
+        style: appearance; None: the default.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: the map is not in the ego frame.
+    """
+    style = style or FigureStyle()
+    shown = vector_map if vector_map is not None else VectorMap(stamp_ns=frame.stamp_ns)
+    width = style.width_px // 2 * 2
+    unit = width / 1920.0
+    header = _header(frame, shown, None, title, style, width, unit)
+    strip = _camera_strip(frame, shown, style, width, max(4, round(10 * unit)))
+    return np.concatenate([header, strip])
+
+
 def _header(
     frame: SurroundFrame,
     prediction: VectorMap,
