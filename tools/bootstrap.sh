@@ -112,7 +112,8 @@ install_packages() {
   local pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
   "${pip[@]}" -c constraints.txt --upgrade pip setuptools
   "${pip[@]}" -c constraints.txt "${options[@]}"
-  "${pip[@]}" --no-deps --no-build-isolation -e .
+  # Its advice about folder names is for authors of packages.
+  PYTHONWARNINGS=ignore "${pip[@]}" --no-deps --no-build-isolation -e .
   echo "$wanted" > "$stamp"
 }
 
