@@ -66,6 +66,8 @@ class _Result:
     seconds: float
     size_bytes: int
     town_hash: str
+    trajectory_hash: str
+    ground_truth_hash: str
     conditions: str
 
 
@@ -208,5 +210,7 @@ def _make_drive(spec: DriveSpec, path: Path, overwrite: bool) -> _Result:
         seconds=round(time.monotonic() - start, 3),
         size_bytes=summary.size_bytes,
         town_hash=recording.metadata['town_hash'],
+        trajectory_hash=recording.trajectory_hash(),
+        ground_truth_hash=recording.ground_truth_hash(),
         conditions=recording.conditions.name,
     )

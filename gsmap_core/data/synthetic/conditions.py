@@ -107,9 +107,7 @@ def conditions_for_seed(seed: int, setting: str = 'normal') -> Conditions:
         ConfigError: unknown setting.
     """
     if setting not in MIXES:
-        raise ConfigError(
-            f"town setting '{setting}': unknown; expected one of {', '.join(MIXES)}"
-        )
+        raise ConfigError(f"town setting '{setting}': unknown; expected one of {', '.join(MIXES)}")
     dice = Dice(seed, 40)
     mix = MIXES[setting]
     return varied(CONDITIONS[dice.choice(list(mix), list(mix.values()))], seed)

@@ -1,6 +1,7 @@
 """Seeded random draws that come out the same on every platform.
 
-Only `Generator.random()` of PCG64 is used, whose stream has never changed; the distributions built on it live here, so
+Only `Generator.random()` of PCG64 is used, whose stream has never changed; the distributions
+built on it live here, so
 that a new NumPy release cannot move a town.
 """
 
@@ -20,7 +21,8 @@ class Dice:
     """A stream of random draws for one purpose.
 
     Args:
-        seeds: non-negative integers that name the stream, e.g. the town's seed and the number of the purpose.
+        seeds: non-negative integers that name the stream, e.g. the town's seed and the number
+            of the purpose.
     """
 
     def __init__(self, *seeds: int) -> None:

@@ -1,6 +1,7 @@
-"""What is painted on the streets and the ground truth that goes with it: lines, crossings, islands, stop lines, arrows.
+"""What is painted on the streets, and the ground truth that goes with it.
 
-Every painted line is centred on its ground-truth element; a double line has one element in its middle. A line ends where
+Every painted line is centred on its ground-truth element; a double line has one element in its
+middle. A line ends where
 a stop line or a crossing begins, so nothing is annotated that is not painted.
 """
 
@@ -16,6 +17,7 @@ from gsmap_core.data.synthetic.dice import Dice
 from gsmap_core.data.synthetic.planar import (
     curvature,
     densified,
+    line_on_ground,
     polygon_rings,
     polygons_of,
     strip,
@@ -23,7 +25,6 @@ from gsmap_core.data.synthetic.planar import (
 from gsmap_core.data.synthetic.roads import (
     RoadNetwork,
     Street,
-    line_on_ground,
     opposite_arm,
 )
 from gsmap_core.data.synthetic.scene import GroundPatch, Material
@@ -103,7 +104,8 @@ def paint_streets(
         seed: the town's seed.
         network: its streets.
         settings: what may occur.
-        spacing: ground truth has a vertex at least this often [m], so that its height follows the ground.
+        spacing: ground truth has a vertex at least this often [m], so that its height follows
+            the ground.
     """
     result = Markings()
     town_dice = Dice(seed, 10)
@@ -402,9 +404,10 @@ def _paint_repairs(
 def carve_islands(
     surface: shapely.Geometry, islands: list[shapely.Polygon]
 ) -> tuple[list[GroundPatch], list[FloatArray]]:
-    """Return the asphalt with its islands as holes, and every outline of it as a ring (canonical order).
+    """Return the asphalt with its islands as holes, and every outline of it as a ring.
 
-    Exterior rings run counter-clockwise, holes (blocks, islands) clockwise: asphalt is always on the left.
+    Exterior rings run counter-clockwise, holes (blocks, islands) clockwise: asphalt is always
+    on the left.
     """
     carved = surface.difference(shapely.union_all(islands)).simplify(0.015)
     patches, rings = [], []

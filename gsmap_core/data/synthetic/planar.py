@@ -84,14 +84,14 @@ def resample(points: FloatArray, step: float) -> FloatArray:
 
 
 def resample_smooth(points: FloatArray, step: float) -> FloatArray:
-    """Return a smooth curve at even spacing close to `step` [m]; unlike `resample` it leaves no kinks behind."""
+    """Return a smooth curve at even spacing close to `step` [m], no kinks as of `resample`."""
     arc = cumulative_length(points)
     targets = np.linspace(0.0, arc[-1], max(int(round(arc[-1] / step)), 1) + 1)
     return np.asarray(CubicSpline(arc, points, axis=0)(targets))
 
 
 def smooth(points: FloatArray, sigma_samples: float) -> FloatArray:
-    """Smooth evenly spaced points with a Gaussian; both ends stay where they are and keep their direction."""
+    """Smooth evenly spaced points with a Gaussian; both ends stay where they are."""
     pad = min(int(np.ceil(4 * sigma_samples)), len(points) - 1)
     before = 2 * points[0] - points[pad:0:-1]
     after = 2 * points[-1] - points[-2 : -pad - 2 : -1]
@@ -101,7 +101,7 @@ def smooth(points: FloatArray, sigma_samples: float) -> FloatArray:
 
 
 def strip(curve: Curve, stations: FloatArray, right: float, left: float) -> FloatArray:
-    """Return the ring of the area between two offsets of a curve (`right` < `left`), counter-clockwise."""
+    """Return the counter-clockwise ring between two offsets of a curve (`right` < `left`)."""
     return np.concatenate([curve.at(stations, right), curve.at(stations[::-1], left)])
 
 
@@ -123,7 +123,7 @@ def densified(points: FloatArray, spacing: float, closed: bool = False) -> Float
 
 
 def canonical_ring(coordinates: FloatArray) -> FloatArray:
-    """Return a ring without its repeated vertex, starting at its lexicographically smallest vertex, in its own sense."""
+    """Return a ring, last vertex not repeated, from its lexicographically smallest vertex on."""
     ring = np.asarray(coordinates, dtype=np.float64)[:, :2]
     if np.array_equal(ring[0], ring[-1]):
         ring = ring[:-1]
@@ -132,7 +132,7 @@ def canonical_ring(coordinates: FloatArray) -> FloatArray:
 
 
 def polygon_rings(polygon: shapely.Polygon) -> tuple[FloatArray, tuple[FloatArray, ...]]:
-    """Return the exterior (counter-clockwise) and the holes (clockwise) in canonical form and order."""
+    """Return exterior (counter-clockwise) and holes (clockwise) in canonical form and order."""
     oriented = shapely.geometry.polygon.orient(polygon)
     holes = [canonical_ring(np.asarray(ring.coords)) for ring in oriented.interiors]
     holes.sort(key=lambda ring: (round(ring[0, 0], 3), round(ring[0, 1], 3)))
@@ -143,3 +143,8 @@ def polygons_of(geometry: shapely.Geometry) -> list[shapely.Polygon]:
     """Return the polygons of a geometry, by their lower left corner."""
     parts = [part for part in shapely.get_parts(geometry) if part.geom_type == 'Polygon']
     return sorted(parts, key=lambda part: tuple(round(value, 3) for value in part.bounds))
+
+
+def line_on_ground(points: FloatArray, spacing: float, tolerance: float = 0.015) -> FloatArray:
+    """Return an open line, sparse on straights but with no edge longer than `spacing` [m]."""
+    return densified(simplified(points, tolerance), spacing)

@@ -1,7 +1,8 @@
-"""A synthetic drive as a `Recording`: pictures, poses and ground truth of one trajectory through one town."""
+"""A synthetic drive as a `Recording`: pictures, poses and ground truth of one trajectory."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: One turn of the imaginary spinning trigger: a camera that looks back is triggered half of it later [s].
+#: One turn of the imaginary spinning trigger: a camera that looks back is triggered half of it
+#: later [s].
 TRIGGER_TURN_S = 0.08
 #: Scatter of a camera's trigger [s].
 TRIGGER_JITTER_S = 0.0008
@@ -54,9 +56,11 @@ class DriveSpec:
         rig: name of a rig or path of its YAML file.
         duration_s: from the first to the last camera set [s].
         rate_hz: camera sets per second, 2 to 12.
-        image_width_px: width of the first camera's images; the others keep their proportion. None: as the rig says.
+        image_width_px: width of the first camera's images; the others keep their proportion.
+            None: as the rig says.
         conditions: a key of `CONDITIONS`, or `mix` for a seeded draw of the setting's.
-        variant: 0, or the number of a repetition of the same drive; changes the conditions' details, traffic and exposure.
+        variant: 0, or the number of a repetition of the same drive; changes the conditions'
+            details, traffic and exposure.
         lateral_offset_m: drive this far to the left of the lane's centre [m].
         reverse: drive the streets of the same route the other way.
         lidar: also simulate a LiDAR sweep per camera set.
@@ -130,14 +134,16 @@ class DriveSpec:
 class SyntheticRecording:
     """A drive that is rendered while it is read; implements `data.drives.Recording`.
 
-    The `map` frame is the town frame. The first camera of the rig is triggered at the reference stamp, the others as a
+    The `map` frame is the town frame. The first camera of the rig is triggered at the
+    reference stamp, the others as a
     spinning trigger passes them, up to about 40 ms earlier or later.
 
     Args:
         spec: what to record.
         perception_range: extent of the ground truth of a frame, ego frame; None: the default.
         town: the town if the caller has it already; None: generated.
-        renderer: of the same town, if the caller has it already; None: built with the first picture.
+        renderer: of the same town, if the caller has it already; None: built with the first
+            picture.
 
     Raises:
         ConfigError: the rig or a value of the spec is unusable.
@@ -254,7 +260,7 @@ class SyntheticRecording:
             'reverse': str(spec.reverse).lower(),
             'rate_hz': f'{spec.rate_hz:g}',
             'duration_s': f'{spec.duration_s:g}',
-            'map_frame_origin': 'centre of the synthetic town; x east, y north, z up; not geo-referenced',
+            'map_frame_origin': 'centre of the town, x east, y north; not geo-referenced',
         }
 
     def frame_stamp_ns(self, index: int) -> int:
@@ -263,7 +269,7 @@ class SyntheticRecording:
 
     @cached_property
     def camera_stamps_ns(self) -> list[tuple[int, ...]]:
-        """Trigger stamps of every camera in every set [ns]; the first camera's is the reference stamp."""
+        """Trigger stamps of every camera in every set [ns]; the first is the reference stamp."""
         spec = self.spec
         yaws = np.array(
             [
@@ -298,7 +304,7 @@ class SyntheticRecording:
         return np.stack(rows)
 
     def ground_truth(self, index: int) -> VectorMap:
-        """Return the elements around the vehicle at the reference stamp, in the ego frame, with z."""
+        """Return the elements around the vehicle at the reference stamp: ego frame, with z."""
         stamp = self.frame_stamp_ns(index)
         return cut_local_map(
             self.town.elements,
@@ -309,13 +315,29 @@ class SyntheticRecording:
             scene=self.name,
         )
 
+    def trajectory_hash(self) -> str:
+        """Return the SHA-256 of all poses, positions rounded to 1 mm and rotations to 1e-4."""
+        matrices = np.stack([sample.map_from_base for sample in self.poses])
+        digest = hashlib.sha256(_rounded(matrices[:, :3, 3], 1e3))
+        digest.update(_rounded(matrices[:, :3, :3], 1e4))
+        return digest.hexdigest()
+
+    def ground_truth_hash(self) -> str:
+        """Return the SHA-256 of the ground truth of all camera sets, rounded to 1 mm."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            for element in self.ground_truth(index).elements:
+                digest.update(bytes([element.category, element.closed]))
+                digest.update(_rounded(element.vertices, 1e3))
+        return digest.hexdigest()
+
     def moving_boxes(self, index: int) -> list[Box]:
-        """Return the other vehicles around a camera set; their velocity carries them to each camera's own time."""
+        """Return the other vehicles; their velocity carries them to each camera's own time."""
         time_s = self._time_s(self.frame_stamp_ns(index))
         return self.traffic.boxes(time_s, self.trajectory.positions([time_s])[0][0])
 
     def images(self, index: int) -> list[np.ndarray]:
-        """Render one camera set: N (H, W, 3) uint8 RGB pictures, each at its camera's own time and place."""
+        """Render N (H, W, 3) uint8 RGB pictures, each at its camera's own time and place."""
         stamps = self.camera_stamps_ns[index]
         extrinsics = np.stack([camera.base_from_camera for camera in self.rig.cameras])
         return list(
@@ -345,8 +367,8 @@ class SyntheticRecording:
             is_ok, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
             if not is_ok:
                 raise ConfigError(
-                    f"camera '{camera.name}': OpenCV cannot write JPEG images of {image.shape}; install an "
-                    'opencv-python build with JPEG support'
+                    f"camera '{camera.name}': OpenCV cannot write JPEG images of {image.shape}; "
+                    'install an opencv-python build with JPEG support'
                 )
             recorded.append(RecordedImage(camera.name, camera_stamp, data.tobytes()))
         return RecordedFrame(
@@ -379,3 +401,8 @@ class SyntheticRecording:
     def _time_s(self, stamp_ns: int) -> float:
         """Return the drive time of a stamp [s]."""
         return (stamp_ns - self.spec.start_ns) * 1e-9
+
+
+def _rounded(values: FloatArray, scale: float) -> bytes:
+    """Return values as whole multiples of 1 / scale, the same bytes on every platform."""
+    return np.round(values * scale).astype('<i8').tobytes()

@@ -1,6 +1,7 @@
-"""The road network of a town: junctions on a jittered grid, streets between them, their surface and their lanes.
+"""The road network of a town: junctions on a jittered grid, streets, surface and lanes.
 
-Right-hand traffic. A street runs from its first to its last junction; offsets across it are positive to the left, so the
+Right-hand traffic. A street runs from its first to its last junction; offsets across it are
+positive to the left, so the
 lanes that follow its direction have negative offsets.
 """
 
@@ -15,20 +16,19 @@ from scipy.ndimage import maximum_filter1d
 from gsmap_core.data.synthetic.dice import Dice
 from gsmap_core.data.synthetic.planar import (
     Curve,
-    densified,
     left_normal,
     resample,
     resample_smooth,
-    simplified,
     smooth,
     strip,
 )
-from gsmap_core.geometry.polylines import cumulative_length
 from gsmap_core.structures import FloatArray
 
-#: Corners where two grid edges meet without a junction are rounded with this Gaussian [m]; a right angle gets a radius of about 0.9 of it.
+#: Corners where two grid edges meet without a junction are rounded with this Gaussian [m]; a right
+#: angle gets a radius of about 0.9 of it.
 BEND_SMOOTHING_M = 20.0
-#: Room between the smallest radius of a street and its half width, so that the inner kerb keeps a sane curve [m].
+#: Room between the smallest radius of a street and its half width, so that the inner kerb keeps a
+#: sane curve [m].
 MIN_INNER_RADIUS_M = 6.3
 #: Within this distance of a junction a street turns into line with the street opposite [m].
 SWING_M = 40.0
@@ -47,7 +47,8 @@ class RoadSettings:
         median_share: share of the wide streets that have a kerbed island in the middle.
         parking_share: share of the streets with parking lanes.
         unmarked_share: share of the narrow streets without a centre line.
-        removed_edges: grid edges taken out, at least and at most (each makes T-junctions or bends).
+        removed_edges: grid edges taken out, at least and at most (each makes T-junctions or
+            bends).
         jitter_m: how far a junction may stray from its grid point [m].
     """
 
@@ -77,7 +78,8 @@ class StreetProfile:
         dash_m: length of a dash [m].
         gap_m: gap between dashes [m].
         paint_m: width of a line [m].
-        solid_approach_m: length over which lane dividers are solid before a junction, 0 without [m].
+        solid_approach_m: length over which lane dividers are solid before a junction, 0
+            without [m].
     """
 
     lanes: int
@@ -116,7 +118,8 @@ class Street:
         nodes: junction at its beginning and at its end.
         curve: centre line from junction to junction, a point per metre.
         profile: cross-section.
-        mouths: stations where the cross-section is complete, outside the rounded corners of the junctions [m].
+        mouths: stations where the cross-section is complete, outside the rounded corners of
+            the junctions [m].
     """
 
     nodes: tuple[int, int]
@@ -192,7 +195,7 @@ def build_network(seed: int, settings: RoadSettings) -> RoadNetwork:
 
 
 def _chains(dice: Dice, settings: RoadSettings) -> tuple[list[list[int]], FloatArray]:
-    """Return streets as lists of grid nodes, and all node positions; ends are junctions, inner nodes are bends."""
+    """Return streets as lists of grid nodes (junction, bends, junction) and all positions."""
     columns, rows = (dice.integer(4, 5) if settings.max_lanes > 2 else 4), 4
     spacing = dice.uniform(80.0, 88.0) if columns == 5 else dice.uniform(84.0, 104.0)
     grid = np.array([[i * spacing, j * spacing] for j in range(rows) for i in range(columns)])
@@ -224,7 +227,7 @@ def _degrees(edges: list[tuple[int, int]], count: int) -> list[int]:
 
 
 def _is_usable(edges: list[tuple[int, int]], count: int) -> bool:
-    """Whether every node keeps two edges, no single edge cuts the town in two, and no street returns to its junction."""
+    """Whether every node keeps two edges, no edge is a bridge, and no street is a loop."""
     if min(_degrees(edges, count)) < 2:
         return False
     for skipped in edges:
@@ -241,7 +244,8 @@ def _is_usable(edges: list[tuple[int, int]], count: int) -> bool:
             return False
     chains = _merge_bends(edges, count)
     ends = [frozenset((chain[0], chain[-1])) for chain in chains]
-    # A street over more than two bends would leave too few junctions; a loop or twin streets confuse routes.
+    # A street over more than two bends would leave too few junctions; a loop or twin streets
+    # confuse routes.
     return all(chain[0] != chain[-1] and len(chain) <= 4 for chain in chains) and len(
         set(ends)
     ) == len(ends)
@@ -266,7 +270,7 @@ def _merge_bends(edges: list[tuple[int, int]], count: int) -> list[list[int]]:
 
 
 def _swings(junctions: dict[int, tuple[Arm, ...]], count: int) -> list[tuple[float, float]]:
-    """Return by how much each street turns at its two ends, so that opposite arms meet without a kink [rad]."""
+    """Return how far each street turns at its ends so that opposite arms are in line [rad]."""
     swings = [[0.0, 0.0] for _ in range(count)]
     for arms in junctions.values():
         for arm in arms:
@@ -294,14 +298,15 @@ def _swung(curve: Curve, swing: tuple[float, float]) -> Curve:
 
 
 def _street_curve(dice: Dice, settings: RoadSettings, corners: FloatArray) -> Curve:
-    """Return the centre line through the corners; edges may bulge, corners between them are rounded."""
+    """Return the centre line through the corners; edges may bulge, bends are rounded."""
     bulges = []
     for _ in corners[1:]:
         bulge = dice.uniform(-1.0, 1.0) * settings.bend_m
         is_curved, is_double = dice.chance(settings.curved_share), dice.chance(0.3)
         bulges.append((bulge if is_curved else 0.0, is_double))
     smoothing = BEND_SMOOTHING_M if len(corners) > 2 else 3.0
-    # A bulge next to a bend can make it too tight to drive: flatten the bulges first, then widen the bend.
+    # A bulge next to a bend can make it too tight to drive: flatten the bulges first, then widen
+    # the bend.
     for flatten, widen in ((1.0, 1.0), (0.5, 1.1), (0.0, 1.2), (0.0, 1.5), (0.0, 1.8)):
         pieces = [
             _bulged(start, end, flatten * bulge, is_double)[1 if index else 0 :]
@@ -317,11 +322,12 @@ def _street_curve(dice: Dice, settings: RoadSettings, corners: FloatArray) -> Cu
 
 
 def _bulged(start: FloatArray, end: FloatArray, bulge: float, is_double: bool) -> FloatArray:
-    """Return a point per metre from start to end, swinging out by `bulge` [m] once or to both sides."""
+    """Return a point per metre from start to end, swinging out by `bulge` [m]."""
     chord = end - start
     length = float(np.linalg.norm(chord))
     t = np.linspace(0.0, 1.0, int(round(length)) + 1)
-    # sin^2 leaves the junction straight, so that the crossing and the stop line lie square to the street.
+    # sin^2 leaves the junction straight, so that the crossing and the stop line lie square to the
+    # street.
     sideways = bulge * np.sin(np.pi * t) ** 2
     if is_double:
         sideways = 0.45 * sideways * np.sin(2 * np.pi * t)
@@ -354,7 +360,7 @@ def _profiles(
     junctions: dict[int, tuple[Arm, ...]],
     curves: list[Curve],
 ) -> list[StreetProfile]:
-    """Give every street a cross-section; streets that go straight through a T-junction share theirs."""
+    """Give every street a cross-section; it stays the same straight through a T-junction."""
     group = list(range(len(curves)))
 
     def root(index: int) -> int:
@@ -365,7 +371,8 @@ def _profiles(
     for arms in junctions.values():
         for arm in arms:
             other = opposite_arm(arms, arm)
-            # At a crossroads the cross street hides a change of width, at a T-junction nothing would.
+            # At a crossroads the cross street hides a change of width, at a T-junction nothing
+            # would.
             if other is not None and (len(arms) == 3 or (dice.chance(0.35))):
                 first, second = sorted((root(arm.street), root(other.street)))
                 group[second] = first
@@ -452,155 +459,3 @@ def _mouth(street: Street, surface: shapely.Geometry, at_start: bool) -> float:
     is_wide_soon = maximum_filter1d(is_wide, size=17, origin=-8, mode='nearest')
     first = int(np.argmin(is_wide_soon)) if not is_wide_soon.all() else len(stations) - 1
     return float(stations[first] + (0.25 if at_start else -0.25))
-
-
-@dataclass(frozen=True)
-class LaneGraph:
-    """Lanes along streets and through junctions.
-
-    Args:
-        lanes: (P, 2) centre lines in driving direction.
-        successors: for each lane the lanes that continue it.
-        streets: for each lane street + 1 if it follows the street, -(street + 1) if it runs against it, 0 inside junctions.
-    """
-
-    lanes: tuple[FloatArray, ...]
-    successors: tuple[tuple[int, ...], ...]
-    streets: tuple[int, ...]
-
-
-def build_lanes(network: RoadNetwork) -> LaneGraph:
-    """Lay lanes along every street (innermost first) and connect them through the junctions."""
-    lanes: list[FloatArray] = []
-    labels: list[int] = []
-    first_lane: dict[int, int] = {}
-    for index, street in enumerate(network.streets):
-        stations = street.curve.stretch(street.mouths[0], street.mouths[1])
-        for sign in (1, -1):
-            first_lane[sign * (index + 1)] = len(lanes)
-            for lane in range(street.profile.lanes):
-                points = street.curve.at(stations, -sign * street.profile.lane_offset_m(lane))
-                lanes.append(points if sign > 0 else points[::-1])
-                labels.append(sign * (index + 1))
-    successors: list[list[int]] = [[] for _ in lanes]
-    for arms in network.junctions.values():
-        for entry in arms:
-            inbound = (-1 if entry.at_start else 1) * (entry.street + 1)
-            entry_lanes = network.streets[entry.street].profile.lanes
-            for exit_arm, pairs in _turns(network, arms, entry, entry_lanes):
-                outbound = (1 if exit_arm.at_start else -1) * (exit_arm.street + 1)
-                for source, target in pairs:
-                    before, after = first_lane[inbound] + source, first_lane[outbound] + target
-                    successors[before].append(len(lanes))
-                    successors.append([after])
-                    kerb = min(_kerb_distance(network, item.street) for item in (entry, exit_arm))
-                    ways = (
-                        _inward(network, entry, source, -1),
-                        _inward(network, exit_arm, target, 1),
-                    )
-                    lanes.append(_connection(*ways, network.corner_radius_m + kerb))
-                    labels.append(0)
-    return LaneGraph(tuple(lanes), tuple(tuple(item) for item in successors), tuple(labels))
-
-
-def _turns(
-    network: RoadNetwork, arms: tuple[Arm, ...], entry: Arm, entry_lanes: int
-) -> list[tuple[Arm, list[tuple[int, int]]]]:
-    """Say which lanes lead where: straight on keeps the lane, turns use the lane on their side."""
-    ahead = opposite_arm(arms, entry)
-    heading = -entry.direction
-    result: list[tuple[Arm, list[tuple[int, int]]]] = []
-    used: set[int] = set()
-    for arm in arms:
-        if arm is entry:
-            continue
-        exit_lanes = network.streets[arm.street].profile.lanes
-        cross = heading[0] * arm.direction[1] - heading[1] * arm.direction[0]
-        if arm is ahead:
-            pairs = [(lane, min(lane, exit_lanes - 1)) for lane in range(entry_lanes)]
-        elif cross > 0:
-            pairs = [(0, 0)]
-        else:
-            pairs = [(entry_lanes - 1, exit_lanes - 1)]
-        used.update(source for source, _ in pairs)
-        result.append((arm, pairs))
-    # At the foot of a T a middle lane would end in nothing; it turns with the lane inside it.
-    for lane in range(entry_lanes):
-        if lane not in used:
-            arm, pairs = result[-1]
-            exit_lanes = network.streets[arm.street].profile.lanes
-            pairs.append((lane, min(lane, exit_lanes - 1)))
-    return result
-
-
-def _kerb_distance(network: RoadNetwork, street: int) -> float:
-    """Return how far the outermost lane's centre is from the kerb [m]."""
-    profile = network.streets[street].profile
-    return profile.half_width_m - profile.lane_offset_m(profile.lanes - 1)
-
-
-def _inward(network: RoadNetwork, arm: Arm, lane: int, outward: int) -> FloatArray:
-    """Return a lane's line from the mouth of its street on into the junction and past its middle.
-
-    Args:
-        network: streets.
-        arm: of the junction.
-        lane: 0 innermost.
-        outward: 1 for a lane that leaves the junction, -1 for one that enters it.
-    """
-    street = network.streets[arm.street]
-    mouth, end = (
-        (street.mouths[0], 0.0) if arm.at_start else (street.mouths[1], street.curve.length_m)
-    )
-    side = -outward if arm.at_start else outward
-    stations = np.linspace(mouth, end, max(int(abs(end - mouth)), 1) + 1)
-    points = street.curve.at(stations, side * street.profile.lane_offset_m(lane))
-    beyond = points[-1] - 25.0 * arm.direction
-    return np.concatenate([points, beyond[None]])
-
-
-def _connection(entry: FloatArray, leaving: FloatArray, right_radius: float) -> FloatArray:
-    """Join two lanes through a junction: along the lane, a near circular arc, along the other lane.
-
-    A turn to the right follows the kerb at `right_radius` [m]; one to the left is as wide as the junction allows.
-
-    Args:
-        entry: the lane that comes in, from its mouth inwards.
-        leaving: the lane that goes out, from its mouth inwards (against driving direction).
-        right_radius: [m].
-    """
-    first, second = Curve(entry), Curve(leaving)
-    ahead, onward = first.tangent(0.0), -second.tangent(0.0)
-    bend_start, bend_end = 0.0, 0.0
-    reach = float(np.linalg.norm(leaving[0] - entry[0])) / 3.0
-    crossing = shapely.get_parts(
-        shapely.intersection(shapely.LineString(entry), shapely.LineString(leaving))
-    )
-    sine = float(ahead[0] * onward[1] - ahead[1] * onward[0])
-    if abs(sine) > 0.35 and len(crossing) and crossing[0].geom_type == 'Point':
-        along = float(shapely.LineString(entry).project(crossing[0]))
-        back = float(shapely.LineString(leaving).project(crossing[0]))
-        ahead, onward = first.tangent(along), -second.tangent(back)
-        sine = float(ahead[0] * onward[1] - ahead[1] * onward[0])
-        angle = float(np.arctan2(abs(sine), ahead @ onward))
-        leg = min(along, back)
-        if sine < 0:
-            leg = min(leg, right_radius * float(np.tan(angle / 2)))
-        bend_start, bend_end = along - leg, back - leg
-        ahead, onward = first.tangent(bend_start), -second.tangent(bend_end)
-        reach = leg * 4.0 / 3.0 * float(np.tan(angle / 4) / np.tan(angle / 2))
-    begin, end = first.at(bend_start), second.at(bend_end)
-    handles = np.stack([begin, begin + reach * ahead, end - reach * onward, end])
-    count = max(int(np.ceil(np.linalg.norm(end - begin))), 4) * 2 + 1
-    t = np.linspace(0.0, 1.0, count)[:, None]
-    weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
-    before = first.at(first.stretch(0.0, bend_start))[:-1] if bend_start > 0.5 else entry[:1]
-    after = second.at(second.stretch(0.0, bend_end))[:-1] if bend_end > 0.5 else leaving[:1]
-    points = np.concatenate([before, weights @ handles, after[::-1]])
-    distinct = np.linalg.norm(np.diff(points, axis=0), axis=1) > 1e-3
-    return resample(points[np.concatenate([[True], distinct])], 1.0)
-
-
-def line_on_ground(points: FloatArray, spacing: float, tolerance: float = 0.015) -> FloatArray:
-    """Return an open line with few points on straights and many in curves, none farther apart than `spacing` [m]."""
-    return densified(simplified(points, tolerance), spacing)

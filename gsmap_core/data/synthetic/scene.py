@@ -173,8 +173,10 @@ class Town:
         lanes: drivable lane centre lines as (P, 2) arrays, in driving direction, with their
             successors in `lane_successors`.
         lane_successors: for each lane the indices of the lanes that continue it.
-        lane_streets: for each lane +k if it follows street k (from 1), -k if it runs against it, 0 inside a junction; the
-            lanes of one street and direction stand together, innermost first, and have equally many points.
+        lane_streets: for each lane +k if it follows street k (from 1), -k if it runs against
+            it, 0 inside a junction; the
+            lanes of one street and direction stand together, innermost first, and have equally
+            many points.
     """
 
     name: str

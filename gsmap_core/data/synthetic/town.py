@@ -10,10 +10,11 @@ import shapely
 
 from gsmap_core.categories import BOUNDARY, DIVIDER, PED_CROSSING
 from gsmap_core.data.synthetic.dice import Dice
+from gsmap_core.data.synthetic.lanes import build_lanes
 from gsmap_core.data.synthetic.markings import MarkingSettings, carve_islands, paint_streets
 from gsmap_core.data.synthetic.objects import ObjectSettings, place_objects
 from gsmap_core.data.synthetic.planar import densified, polygon_rings, polygons_of
-from gsmap_core.data.synthetic.roads import RoadNetwork, RoadSettings, build_lanes, build_network
+from gsmap_core.data.synthetic.roads import RoadNetwork, RoadSettings, build_network
 from gsmap_core.data.synthetic.scene import GroundPatch, HeightField, Material, Town
 from gsmap_core.errors import ConfigError
 from gsmap_core.structures import FloatArray, MapElement
@@ -45,7 +46,8 @@ class TownSettings:
     max_slope: tuple[float, float] = (0.02, MAX_SLOPE)
 
 
-#: `easy` is flat, freshly painted and uncluttered: networks learn something there within half an hour on two cores.
+#: `easy` is flat, freshly painted and uncluttered: networks learn something there within half an
+#: hour on two cores.
 SETTINGS: dict[str, TownSettings] = {
     'normal': TownSettings(),
     'easy': TownSettings(

@@ -1,6 +1,7 @@
 """Other vehicles that drive while the recording goes on.
 
-Each follows a trajectory of its own. For a picture it is handed to the renderer as a box with the velocity of that
+Each follows a trajectory of its own. For a picture it is handed to the renderer as a box with
+the velocity of that
 moment, so that it is right at every camera's own time within a camera set.
 """
 
@@ -51,7 +52,7 @@ class Traffic:
     vehicles: tuple[TrafficVehicle, ...]
 
     def boxes(self, time_s: float, centre_xy: FloatArray) -> list[Box]:
-        """Return the vehicles around a place at a moment, valid for a few tens of milliseconds around it.
+        """Return the vehicles around a place at a moment, valid for a camera set.
 
         Args:
             time_s: drive time [s].
@@ -89,7 +90,8 @@ def plan_traffic(
     Args:
         town: where.
         drive_seed: the drive's; traffic is another draw than the route.
-        ego: trajectory of the recording vehicle, defined `TIME_SHIFT_S` beyond the drive on both sides.
+        ego: trajectory of the recording vehicle, defined `TIME_SHIFT_S` beyond the drive on
+            both sides.
         duration_s: length of the drive [s].
         count: vehicles at most.
     """

@@ -1,6 +1,7 @@
-"""Drives through a town: a seeded route over the lane graph, a smooth path along it, a speed profile that respects it.
+"""Drives through a town: a seeded route over the lane graph, a smooth path, a speed profile.
 
-The path has continuous curvature (cubic spline through smoothed lanes); speed follows from limits on lateral and
+The path has continuous curvature (cubic spline through smoothed lanes); speed follows from
+limits on lateral and
 longitudinal acceleration. The vehicle stands on the ground: roll and pitch come from the slope.
 """
 
@@ -113,8 +114,8 @@ class Trajectory:
         first, last = self.span_s
         if len(times) and (times.min() < first - 1e-9 or times.max() > last + 1e-9):
             raise DataError(
-                f'trajectory asked at {times.min():.3f} to {times.max():.3f} s; it covers {first:.3f} to {last:.3f} s: '
-                'plan a longer one'
+                f'trajectory asked at {times.min():.3f} to {times.max():.3f} s; it covers '
+                f'{first:.3f} to {last:.3f} s: plan a longer one'
             )
         stations = self.progress(times)
         tangent = self.path(stations, 1)
@@ -170,7 +171,8 @@ def plan_trajectory(
         drive_seed: chooses route, lanes and cruising speed.
         duration_s: the drive is defined from -margin_s to duration_s + margin_s.
         lateral_offset_m: drive this far to the left of the lane's centre (negative: right) [m].
-        reverse: drive the streets of the same seed's drive the other way, from its end to its beginning.
+        reverse: drive the streets of the same seed's drive the other way, from its end to its
+            beginning.
         start_ns: stamp of time 0 [ns].
         margin_s: see `duration_s`.
         style: speed limits; None: the defaults.
@@ -180,8 +182,8 @@ def plan_trajectory(
     """
     if duration_s <= 0 or not town.lane_streets:
         raise DataError(
-            f"cannot plan a drive of {duration_s} s in '{town.name}' with {len(town.lanes)} lanes; expected a positive "
-            'duration and a town with lanes'
+            f"cannot plan a drive of {duration_s} s in '{town.name}' ({len(town.lanes)} lanes); "
+            'expected a positive duration and a town with lanes'
         )
     style = style or DrivingStyle()
     index = _index_lanes(town)
@@ -219,7 +221,7 @@ def _length(town: Town, index: _LaneIndex, street: int) -> float:
 def _extended(
     town: Town, index: _LaneIndex, dice: Dice, streets: list[int], reach: float
 ) -> list[int]:
-    """Append random streets until the route is longer than `reach` [m] without its first street."""
+    """Append random streets until the route after its first is longer than `reach` [m]."""
     route = list(streets)
     total = sum(_length(town, index, street) for street in route[1:])
     while total < reach:
@@ -273,7 +275,7 @@ def _planned(
 def _lane_path(
     town: Town, index: _LaneIndex, streets: list[int], start_share: float, lane_choice: float
 ) -> FloatArray:
-    """Return the route as one polyline; lanes are changed in the middle of a street where a turn needs it."""
+    """Return the route as one polyline; lanes are changed where the next turn needs it."""
     first_lanes = index.lanes[streets[0]]
     lane = first_lanes[min(int(lane_choice * len(first_lanes)), len(first_lanes) - 1)]
     pieces: list[FloatArray] = []
@@ -293,7 +295,7 @@ def _lane_path(
 
 
 def _changed_lane(before: FloatArray, after: FloatArray, lanes: int) -> FloatArray:
-    """Return one lane that turns into another of the same street, as gently as the street allows."""
+    """Return a lane that becomes another of the same street, as gently as possible."""
     if lanes == 0:
         return before
     share = np.linspace(0.0, 1.0, len(before))
