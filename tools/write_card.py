@@ -1,0 +1,130 @@
+"""Writes the card of a shipped checkpoint from its training run and its scores on held-out towns.
+
+    python tools/write_card.py RUN_DIR --test SUMMARY.json --baseline SUMMARY.json \
+        --weights gsmap_core/weights/maptr_tiny.safetensors
+
+The numbers stand between two markers and are rewritten; the text around them is kept. The curve of
+the training is drawn beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = '<!-- begin numbers -->', '<!-- end numbers -->'
+CATEGORIES = ('divider', 'ped_crossing', 'boundary')
+
+
+def seed_ranges(names: list[str]) -> str:
+    """Say which towns a list of drives went through."""
+    seeds = sorted({int(name.split('-d')[0].rsplit('-', 1)[-1]) for name in names})
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ', '.join(str(a) if a == b else f'{a} to {b}' for a, b in runs)
+
+
+def score_row(name: str, summary: dict[str, Any]) -> str:
+    """Return one row of the table of scores."""
+    values = [summary['chamfer_map'], *(summary['per_category'][key] for key in CATEGORIES)]
+    return f'| {name} | ' + ' | '.join(f'{value:.3f}' for value in values) + ' |'
+
+
+def numbers(
+    metadata: dict[str, str],
+    metrics: list[dict[str, Any]],
+    test: dict[str, Any],
+    baseline: dict[str, Any],
+) -> str:
+    """Return the measured part of the card."""
+    curve = [row for row in metrics if 'chamfer_map' in row]
+    train, val = json.loads(metadata['train_drives']), json.loads(metadata['val_drives'])
+    recipe = json.loads(metadata['recipe'])
+    lines = [
+        f'| Training | {metadata["train_frames"]} camera sets of {len(train)} synthetic drives |',
+        '|---|---|',
+        f'| Towns trained on | seeds {seed_ranges(train)} |',
+        f'| Towns validated on | seeds {seed_ranges(val)} |',
+        f'| Towns tested on | {test["drives"]} drives, {test["frames_mapped"]} camera sets |',
+        f'| Steps | {metadata["step"]} of {metadata["total_steps"]}, '
+        f'batch {recipe["batch_size"]}, {recipe["precision"]} |',
+        f'| Time | {float(metadata["trained_s"]) / 3600:.2f} h on two CPU cores |',
+        f'| Seed | {metadata["seed"]} |',
+        f'| Pretrained backbone | {metadata["pretrained_backbone"]} |',
+        '',
+        'Chamfer AP as a fraction, mean over 0.5, 1.0 and 1.5 m; ego frame, x from -30 to 30 m, '
+        'y from -15 to 15 m; towns that training never saw:',
+        '',
+        '| | mAP | divider | ped_crossing | boundary |',
+        '|---|---|---|---|---|',
+        score_row('this checkpoint', test),
+        score_row('baseline without learning', baseline),
+        '',
+        'Validation during training:',
+        '',
+        '| Step | mAP | divider | ped_crossing | boundary |',
+        '|---|---|---|---|---|',
+    ]
+    for row in curve:
+        cells = [row['chamfer_map'], *(row['ap'][key] for key in CATEGORIES)]
+        lines.append(f'| {row["step"]} | ' + ' | '.join(f'{cell:.3f}' for cell in cells) + ' |')
+    return '\n'.join(lines)
+
+
+def draw_curve(metrics: list[dict[str, Any]], path: Path) -> None:
+    """Draw loss and validation score over the steps."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    losses = [(row['step'], row['loss']['total']) for row in metrics if 'loss' in row]
+    scores = [(row['step'], row['chamfer_map']) for row in metrics if 'chamfer_map' in row]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout='constrained')
+    left.plot(*zip(*losses, strict=True), lw=1, color='#2e86de')
+    left.set(xlabel='step', ylabel='training loss', yscale='log')
+    right.plot(*zip(*scores, strict=True), 'o-', color='#26a65b')
+    right.set(xlabel='step', ylabel='chamfer mAP, validation towns', ylim=(0, None))
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> int:
+    """Write the card; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('run', type=Path, help='folder of the training')
+    parser.add_argument('--test', type=Path, required=True, help='summary.json of gsmap predict')
+    parser.add_argument('--baseline', type=Path, required=True, help='the same, classical engine')
+    parser.add_argument('--weights', type=Path, required=True, help='the shipped checkpoint')
+    args = parser.parse_args()
+
+    from gsmap_core.models.checkpoint import load_checkpoint
+    from gsmap_core.training.run_directory import RunDirectory
+
+    metadata = load_checkpoint(args.weights).metadata
+    metrics = RunDirectory(args.run).metrics()
+    test, baseline = (json.loads(path.read_text()) for path in (args.test, args.baseline))
+    picture = ROOT / 'docs' / 'images' / f'{args.weights.stem}_curve.png'
+    draw_curve(metrics, picture)
+    card = args.weights.with_suffix('.md')
+    text = card.read_text(encoding='utf-8')
+    before, rest = text.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    body = numbers(metadata, metrics, test, baseline)
+    card.write_text(f'{before}{BEGIN}\n{body}\n{END}{after}', encoding='utf-8')
+    print(f'wrote {card} and {picture}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.path.insert(0, str(ROOT))
+    sys.exit(main())
