@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group('what to train')
     what.add_argument('--config', metavar='NAME', help='model: a name of config/models or a YAML')
     what.add_argument(
-        '--data', nargs='+', metavar='PATH', help='bags, or folders of bags, to train on'
+        '--data',
+        nargs='+',
+        metavar='PATH',
+        help='bags or folders of bags; or synthetic:FIRST-LAST[,key=value], rendered on the fly',
     )
     what.add_argument('--val', nargs='+', metavar='PATH', help='bags to validate on')
     what.add_argument(
@@ -166,8 +169,22 @@ class _StopOnSignal:
 def _open_drives(paths: tuple[str, ...]) -> list[Drive]:
     from gsmap_core.data.bag import open_bag
     from gsmap_core.data.loading import find_bags
+    from gsmap_core.data.synthetic.drive import PREFIX, synthetic_drives
 
-    return [open_bag(bag) for path in paths for bag in find_bags(path)]
+    drives: list[Drive] = []
+    for path in paths:
+        if path.startswith(PREFIX):
+            drives += synthetic_drives(path)
+        else:
+            drives += [open_bag(bag) for bag in find_bags(path)]
+    return drives
+
+
+def _resolved(path: str) -> str:
+    """Make a path absolute, so that a resumed training finds it from anywhere."""
+    from gsmap_core.data.synthetic.drive import PREFIX
+
+    return path if path.startswith(PREFIX) else str(Path(path).resolve())
 
 
 def _overrides(args: argparse.Namespace) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -210,8 +227,8 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
     return RunInfo(
         model=model,
         recipe=recipe,
-        train_data=tuple(str(Path(path).resolve()) for path in args.data),
-        val_data=tuple(str(Path(path).resolve()) for path in args.val or ()),
+        train_data=tuple(_resolved(path) for path in args.data),
+        val_data=tuple(_resolved(path) for path in args.val or ()),
         backbone=str(Path(args.backbone).resolve()) if args.backbone else '',
     )
 
