@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         '--backbone', metavar='FILE', help='torchvision-named ResNet weights (.safetensors, .pth)'
     )
+    what.add_argument(
+        '--init', metavar='FILE', help='checkpoint of the same configuration to start from'
+    )
     how = parser.add_argument_group('how')
     how.add_argument(
         '--recipe', metavar='NAME',
@@ -67,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace, processes: Any) -> int:
     from gsmap_core.data.loading import MapDataset
     from gsmap_core.errors import ConfigError
+    from gsmap_core.runtime.predictor import resolve_weights
     from gsmap_core.training.run_directory import RunDirectory
     from gsmap_core.training.trainer import Trainer
 
@@ -108,6 +112,8 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
         directory,
         processes,
         pretrained_backbone=_backbone_weights(info.backbone),
+        # A resumed training has its own weights, whatever it once started from.
+        initial_weights=None if args.resume or not args.init else resolve_weights(args.init),
         progress=not args.no_progress,
     )
     if args.resume:
@@ -208,6 +214,7 @@ def _overrides(args: argparse.Namespace) -> tuple[list[tuple[str, str]], list[tu
 def _new_info(args: argparse.Namespace) -> RunInfo:
     """Put the configuration of a new training together."""
     from gsmap_core.config import config_path, model_config_from_dict, read_yaml
+    from gsmap_core.runtime.predictor import resolve_weights
     from gsmap_core.training.recipe import apply_overrides, recipe_from_dict
     from gsmap_core.training.run_directory import RunInfo
 
@@ -230,6 +237,7 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
         train_data=tuple(_resolved(path) for path in args.data),
         val_data=tuple(_resolved(path) for path in args.val or ()),
         backbone=str(Path(args.backbone).resolve()) if args.backbone else '',
+        initial_weights=str(resolve_weights(args.init).resolve()) if args.init else '',
     )
 
 
@@ -257,7 +265,12 @@ def _opened(args: argparse.Namespace) -> Any:
     from gsmap_core.training.run_directory import RunDirectory
 
     fixed = {'--config': args.config, '--recipe': args.recipe, '--backbone': args.backbone}
-    fixed |= {'--set': args.overrides, '--steps': args.steps, '--name': args.name}
+    fixed |= {
+        '--init': args.init,
+        '--set': args.overrides,
+        '--steps': args.steps,
+        '--name': args.name,
+    }
     given = [name for name, value in fixed.items() if value]
     if given:
         raise ConfigError(

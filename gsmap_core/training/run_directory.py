@@ -45,6 +45,7 @@ class RunInfo:
         train_data: paths of the training data.
         val_data: paths of the validation data.
         backbone: file with pretrained backbone weights, or empty.
+        initial_weights: checkpoint that the training started from, or empty: from scratch.
     """
 
     model: ModelConfig
@@ -52,6 +53,7 @@ class RunInfo:
     train_data: tuple[str, ...] = ()
     val_data: tuple[str, ...] = ()
     backbone: str = ''
+    initial_weights: str = ''
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -133,6 +135,7 @@ class RunDirectory:
             train_data=tuple(values.get('train_data', ())),
             val_data=tuple(values.get('val_data', ())),
             backbone=values.get('backbone', ''),
+            initial_weights=values.get('initial_weights', ''),
         )
         return run, info
 

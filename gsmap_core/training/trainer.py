@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,7 @@ from gsmap_core.data.loading import BadFrames, Batch, MapDataset, make_loader
 from gsmap_core.data.sampling import ResumableSampler
 from gsmap_core.errors import TrainingError
 from gsmap_core.losses.criterion import Criterion
-from gsmap_core.models.checkpoint import save_checkpoint
+from gsmap_core.models.checkpoint import load_weights_into, save_checkpoint
 from gsmap_core.models.mapper import OnlineMapper
 from gsmap_core.training.distributed import Processes
 from gsmap_core.training.ema import ModelEma
@@ -66,6 +67,7 @@ class Trainer:
         run: folder for everything that is written; used by the main process only.
         processes: this process among those that train together.
         pretrained_backbone: torchvision-named tensors, or None.
+        initial_weights: checkpoint of the same configuration to start from, or None.
         progress: show bars on stderr (main process).
     """
 
@@ -78,6 +80,7 @@ class Trainer:
         processes: Processes,
         *,
         pretrained_backbone: Mapping[str, Tensor] | None = None,
+        initial_weights: Path | None = None,
         progress: bool = False,
     ) -> None:
         self.info, self.recipe, self.config = info, info.recipe, info.model
@@ -85,7 +88,10 @@ class Trainer:
         self.run_directory, self.processes = run, processes
         self.progress = progress and processes.is_main
         torch.manual_seed(self.recipe.seed)
-        model = OnlineMapper(self.config, pretrained_backbone).to(processes.device)
+        model = OnlineMapper(self.config, pretrained_backbone)
+        if initial_weights is not None:
+            load_weights_into(model, initial_weights)
+        model.to(processes.device)
         if self.recipe.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEma(model, self.recipe.ema_decay)
@@ -305,6 +311,7 @@ class Trainer:
             'val_drives': _json(val_drives),
             'val_frames': str(len(self.val_data) if self.val_data else 0),
             'pretrained_backbone': self.info.backbone or 'none',
+            'initial_weights': Path(self.info.initial_weights).name or 'none',
         }
 
     def _save(self) -> None:

@@ -14,7 +14,8 @@ from helpers.fake_drives import FakeDrive, FakeRecording, micro_config
 from gsmap_core.cli import main
 from gsmap_core.config import to_plain
 from gsmap_core.data.bag import write_bag
-from gsmap_core.models.checkpoint import load_checkpoint
+from gsmap_core.models.checkpoint import load_checkpoint, save_checkpoint
+from gsmap_core.models.mapper import OnlineMapper
 
 QUICK = ['batch_size=2', 'log_interval_steps=1', 'workers=0', 'cache_gb=0.01', 'warmup_steps=1']
 
@@ -52,6 +53,23 @@ def test_training_stops_resumes_and_finishes(data, tmp_path, capsys):
     assert 0.0 <= report['chamfer_map'] <= 1.0
     effective = yaml.safe_load((tmp_path / 'micro-000' / 'config.yaml').read_text())
     assert effective['recipe']['steps'] == 4 and effective['recipe']['epochs'] is None
+
+
+def test_training_starts_from_a_checkpoint(data, tmp_path, capsys):
+    """With a learning rate of nothing the result is the checkpoint itself."""
+    torch.manual_seed(5)
+    given = tmp_path / 'given.safetensors'
+    save_checkpoint(given, OnlineMapper(micro_config()), {})
+    options = ['--steps', '1', '--init', str(given)]
+    assert main.main([*arguments(data, tmp_path, *options), 'lr=1e-12', 'weight_decay=0']) == 0
+    report = json.loads(capsys.readouterr().out)
+    result = load_checkpoint(report['checkpoint'])
+    assert result.metadata['initial_weights'] == 'given.safetensors'
+    expected = dict(load_checkpoint(given).model.named_parameters())
+    for name, tensor in result.model.named_parameters():
+        assert torch.allclose(tensor, expected[name], atol=1e-6), name
+    assert main.main(arguments(data, tmp_path, '--init', str(tmp_path / 'none'))) == 2
+    assert "'none' not found" in capsys.readouterr().err.replace(str(tmp_path) + '/', '')
 
 
 def losses_of(run):
