@@ -5,18 +5,23 @@ PY := .venv/bin/python
 SOURCES := gsmap_core gsmap_ros launch test tools setup.py
 PYTEST := $(PY) -m pytest -q -m "not slow and not gpu" -p no:launch_testing -p no:launch_ros
 
-.PHONY: help demo test build setup docs lint format typecheck clean distclean
+.PHONY: help demo test weights build setup docs lint format typecheck clean distclean
 
 help:
 	@echo 'make demo       drive through a synthetic town, map it over ROS 2, look at out/demo/'
 	@echo 'make test       linters, type checker and tests'
 	@echo 'make build      environment and ROS 2 messages only'
+	@echo 'make weights    make the shipped checkpoint again: drives, training, scores, card'
 	@echo 'make lint       ruff and mypy     make format   ruff format'
 	@echo 'make clean      remove what was built; make distclean removes .venv as well'
 
 demo:
 	@MAKE_GOAL=demo tools/bootstrap.sh runtime
 	@.venv/bin/gsmap demo $(ARGS)
+
+# See the script for DEVICE, TOWNS, STEPS, BATCH, INIT.
+weights: setup
+	@tools/make_weights.sh
 
 build:
 	@MAKE_GOAL=build tools/bootstrap.sh runtime
