@@ -19,8 +19,8 @@ synth() { # folder, first seed, towns, width
     --duration 10 --rate 2 --device "$render"
 }
 synth train 0 "$towns" 320
-synth val 10000 10 320
-synth test 20000 10 800
+synth val 10000 "${VAL_TOWNS:-10}" 320
+synth test 20000 "${TEST_TOWNS:-10}" 800
 
 run=$out/weights_$model-000
 if [ -e "$run/last.pt" ] && [ ! -e "$run/model.safetensors" ]; then
