@@ -79,13 +79,11 @@ class SyntheticDrive:
         stamp, camera_stamps = recording.frame_stamp_ns(index), recording.camera_stamps_ns[index]
         poses = recording.trajectory.poses([stamp, *camera_stamps])
         extrinsics = np.stack([camera.base_from_camera for camera in self.rig.cameras])
-        lent = SyntheticRecording(
-            recording.spec, town=recording.town, renderer=_renderer_of(recording)
-        )
         return SurroundFrame(
             stamp_ns=stamp,
             rig=self.rig,
-            images=tuple(lent.images(index)),
+            # Lent for the call: a recording that kept its renderer would keep the whole town.
+            images=tuple(recording.images(index, _renderer_of(recording))),
             camera_stamps_ns=tuple(camera_stamps),
             map_from_base=poses[0],
             base_from_cameras=invert(poses[0]) @ poses[1:] @ extrinsics,

@@ -336,12 +336,17 @@ class SyntheticRecording:
         time_s = self._time_s(self.frame_stamp_ns(index))
         return self.traffic.boxes(time_s, self.trajectory.positions([time_s])[0][0])
 
-    def images(self, index: int) -> list[np.ndarray]:
-        """Render N (H, W, 3) uint8 RGB pictures, each at its camera's own time and place."""
+    def images(self, index: int, renderer: Renderer | None = None) -> list[np.ndarray]:
+        """Render N (H, W, 3) uint8 RGB pictures, each at its camera's own time and place.
+
+        Args:
+            index: 0 to len - 1.
+            renderer: of the same town, to use for this call; None: the recording's own.
+        """
         stamps = self.camera_stamps_ns[index]
         extrinsics = np.stack([camera.base_from_camera for camera in self.rig.cameras])
         return list(
-            self.renderer.render(
+            (renderer or self.renderer).render(
                 self.rig.cameras,
                 self.trajectory.poses(list(stamps)) @ extrinsics,
                 [self._time_s(stamp) for stamp in stamps],
