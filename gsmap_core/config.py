@@ -288,34 +288,132 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
+class GaussianConfig:
+    """How a decoder describes a vertex as a 2D Gaussian (GSMap; reference-models.md, 9.1).
+
+    Args:
+        scale_min_m: smallest standard deviation along an axis [m].
+        scale_max_m: largest [m].
+        scale_init_m: at the start of a training [m].
+        scale_kind: `sigmoid` between the limits, or `exp` clamped to them.
+        angle_kind: `free` scalar, `double` (from sine and cosine of twice the angle), or `chord`
+            (relative to the direction between the neighbouring vertices).
+        refine: scales and angle are predicted anew by every layer (`false`) or added to those of
+            the layer before (`true`), like the centres.
+        hidden_dims: width of the head for scales and angle, which all layers share.
+        guided_sampling: sampling offsets of the BEV attention are turned and scaled by the
+            Gaussian of the layer before.
+        guided_position: the parameters of the layer before are added to the position code.
+    """
+
+    scale_min_m: float = 0.15
+    scale_max_m: float = 4.0
+    scale_init_m: float = 0.6
+    scale_kind: Literal['sigmoid', 'exp'] = 'sigmoid'
+    angle_kind: Literal['free', 'double', 'chord'] = 'free'
+    refine: bool = False
+    hidden_dims: int = 128
+    guided_sampling: bool = False
+    guided_position: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse scales that cannot be reached."""
+        if not 0.0 < self.scale_min_m < self.scale_init_m < self.scale_max_m:
+            raise ConfigError(
+                f'scale_min_m {self.scale_min_m}, scale_init_m {self.scale_init_m}, scale_max_m '
+                f'{self.scale_max_m}; expected positive and ascending'
+            )
+        if self.hidden_dims <= 0:
+            raise ConfigError(f'hidden_dims {self.hidden_dims}; expected more than 0')
+
+
+@dataclass(frozen=True)
 class MatchingConfig:
-    """Weights of the matching cost terms (reference-models.md, 3.2).
+    """Weights of the matching cost terms (reference-models.md, 3.2, 4.2 and 9.1).
 
     Args:
         classification: focal cost.
         points: sum of absolute normalised coordinate differences, least over the allowed orders.
+        raster: cost of rendered masks: of lines and polygons with points (MapVR), of Gaussians
+            with Gaussians (GSMap); 0: not rendered.
+        raster_measure: 1 minus `dice` or 1 minus soft `iou`.
+        raster_rows: H of the canvas that the cost is rendered on.
+        raster_columns: W of it.
     """
 
     classification: float = 2.0
     points: float = 5.0
+    raster: float = 0.0
+    raster_measure: Literal['dice', 'iou'] = 'dice'
+    raster_rows: int = 128
+    raster_columns: int = 64
+
+
+@dataclass(frozen=True)
+class RasterLossConfig:
+    """What the raster loss compares (MapVR: reference-models.md, 4.2; GSMap: 9.1).
+
+    The defaults are GSMap's. Points are rendered as MapVR renders them, Gaussians as GSMap does.
+
+    Args:
+        rows: H of the canvas.
+        columns: W of the canvas.
+        measure: `l1`, `mse` or `bce` per pixel with `foreground_weight` and the structural term
+            `ssim_weight`; or `dice` alone (MapVR).
+        foreground_weight: weight of pixels of the element; 1 of all others.
+        ssim_weight: share of 1 - SSIM; 0: none.
+        target: `line` (binary, `line_width_px` wide, crossings as outlines), `filled` (the same
+            with crossings filled), or `soft` (the target rendered like a prediction's points,
+            MapVR).
+        line_width_px: width of lines in binary targets [px].
+        layers: `all` decoder layers or the `last` one.
+        rendered: `matched` predictions, or `all`: the others towards an empty mask.
+        one_to_many: also for the one-to-many queries.
+        center_gradient: gradients reach the centres of the Gaussians.
+        union: occupancy of an element from its Gaussians (GSMap, eq. 6).
+    """
+
+    rows: int = 200
+    columns: int = 100
+    measure: Literal['l1', 'mse', 'bce', 'dice'] = 'l1'
+    foreground_weight: float = 5.0
+    ssim_weight: float = 0.2
+    target: Literal['line', 'filled', 'soft'] = 'line'
+    line_width_px: int = 3
+    layers: Literal['all', 'last'] = 'all'
+    rendered: Literal['matched', 'all'] = 'matched'
+    one_to_many: bool = False
+    center_gradient: bool = True
+    union: Literal['probabilistic', 'max', 'clamped_sum', 'exponential'] = 'probabilistic'
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the named losses; 0 turns one off (reference-models.md, 3.3 and 2.5).
+    """Weights of the named losses; 0 turns one off (reference-models.md, 3.3, 2.5, 4.2 and 9.1).
 
     Args:
         classification: focal loss.
         points: L1 on normalised coordinates, least over the allowed orders at matching.
         direction: 1 - cosine of edge directions.
+        direction_kind: edges against those of the `target` (MapTR), or against the next edge of
+            the same prediction, a `smoothness` prior (MapVR).
+        raster: rendered masks, see `raster_options`.
+        raster_options: what the raster loss compares.
         bev_segmentation: BCE of a BEV mask head (positive weight 4).
+        pv_segmentation: BCE of a mask head on the image features (MapTRv2).
+        depth: cross-entropy of the depth bins of the LSS view transform (MapTRv2).
         one_to_many: factor on the losses of the one-to-many queries.
     """
 
     classification: float = 2.0
     points: float = 5.0
     direction: float = 0.005
+    direction_kind: Literal['target', 'smoothness'] = 'target'
+    raster: float = 0.0
+    raster_options: RasterLossConfig = field(default_factory=RasterLossConfig)
     bev_segmentation: float = 0.0
+    pv_segmentation: float = 0.0
+    depth: float = 0.0
     one_to_many: float = 1.0
 
 
@@ -335,6 +433,8 @@ class ModelConfig:
         backbone: image backbone and pyramid.
         bev: view transform and grid.
         decoder: queries, layers, heads.
+        representation: a vertex is a point, or the centre of a 2D Gaussian (GSMap).
+        gaussians: the Gaussians, with `representation: gaussians`.
         matching: cost weights.
         losses: loss weights.
         closing_distance_m: post-processing closes an element whose ends lie within this distance
@@ -351,6 +451,8 @@ class ModelConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     bev: BevConfig = field(default_factory=BevConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    representation: Literal['points', 'gaussians'] = 'points'
+    gaussians: GaussianConfig = field(default_factory=GaussianConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     closing_distance_m: float = 1.0
