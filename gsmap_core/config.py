@@ -161,20 +161,50 @@ class ImageConfig:
         height_px: height of the network input after padding [px]; a multiple of 32.
         mean: per RGB channel, subtracted (0 to 255 scale).
         std: per RGB channel, divided by.
+        interpolation: `area` on 8 bits per channel, or `bilinear` in floating point as the
+            published models do (four times the memory per picture).
+        scale: fixed factor of the published models for pictures of `recorded_px`: sizes are
+            truncated, intrinsics multiplied by exactly the factor (no half-pixel shift). Pictures
+            of another size get the factor that brings them to the same place. None: pictures are
+            fitted into the network input.
+        recorded_px: width and height of the recorded pictures that `scale` belongs to [px].
+        fill: grey value (0 to 255) that pictures are padded with at the bottom and right to
+            `recorded_px` before they are resized (Argoverse 2: 128); None: not padded there.
     """
 
     width_px: int = 800
     height_px: int = 480
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    interpolation: Literal['area', 'bilinear'] = 'area'
+    scale: float | None = None
+    recorded_px: tuple[int, int] | None = None
+    fill: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse sizes the backbone cannot divide."""
+        """Refuse sizes the backbone cannot divide, and factors that do not fit."""
         if self.width_px <= 0 or self.height_px <= 0 or self.width_px % 32 or self.height_px % 32:
             raise ConfigError(
                 f'image size {self.width_px} x {self.height_px} px; expected positive '
                 'multiples of 32'
             )
+        if (self.scale is None) != (self.recorded_px is None):
+            raise ConfigError(
+                f'scale is {self.scale} and recorded_px is {self.recorded_px}; expected both or '
+                'neither'
+            )
+        if self.fill is not None and (self.scale is None or not 0 <= self.fill <= 255):
+            raise ConfigError(
+                f'fill is {self.fill}; expected 0 to 255, together with scale and recorded_px'
+            )
+        if self.scale is not None and self.recorded_px is not None:
+            width, height = (self.scale * size for size in self.recorded_px)
+            if not (1 <= width < self.width_px + 1 and 1 <= height < self.height_px + 1):
+                raise ConfigError(
+                    f'scale {self.scale} makes {width:g} x {height:g} px of recorded_px '
+                    f'{list(self.recorded_px)}; expected 1 x 1 to {self.width_px} x '
+                    f'{self.height_px} px'
+                )
 
 
 @dataclass(frozen=True)

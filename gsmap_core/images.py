@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,6 +19,9 @@ from gsmap_core.config import ImageConfig
 from gsmap_core.errors import DataError
 from gsmap_core.geometry.transforms import invert
 from gsmap_core.structures import Camera, FloatArray, ImageArray, SurroundFrame
+
+#: Prepared pictures: uint8, or float32 with bilinear interpolation.
+PictureArray = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 _REDUCED_FLAGS = {
     1: cv2.IMREAD_COLOR,
@@ -91,44 +95,107 @@ def decode_jpeg(data: bytes, where: str, reduction: int = 1) -> ImageArray:
 
 
 def fitted_size(camera: Camera, image: ImageConfig) -> tuple[int, int]:
-    """Return width and height [px] of a camera's picture inside the network input, aspect kept."""
-    scale = min(image.width_px / camera.width_px, image.height_px / camera.height_px)
-    return (
-        min(image.width_px, max(1, round(camera.width_px * scale))),
-        min(image.height_px, max(1, round(camera.height_px * scale))),
-    )
+    """Return width and height [px] of a camera's picture inside the network input, aspect kept.
+
+    With `image.fill` the picture includes the strip that it is padded with before the resize.
+    """
+    if image.scale is None or image.recorded_px is None:
+        scale = min(image.width_px / camera.width_px, image.height_px / camera.height_px)
+        return (
+            min(image.width_px, max(1, round(camera.width_px * scale))),
+            min(image.height_px, max(1, round(camera.height_px * scale))),
+        )
+    if image.fill is not None:
+        width, height = (size * image.scale for size in image.recorded_px)
+    else:
+        factor = _factor(camera, image)
+        width, height = camera.width_px * factor, camera.height_px * factor
+    # Truncated as published; the summand is for products like 3 * 0.1 that are whole on paper.
+    return max(1, int(width + 1e-6)), max(1, int(height + 1e-6))
 
 
-def prepare_image(picture: ImageArray, camera: Camera, image: ImageConfig) -> np.ndarray:
+def _factor(camera: Camera, image: ImageConfig) -> float:
+    """Return `image.scale` for a camera whose pictures may not have the size it belongs to."""
+    assert image.scale is not None and image.recorded_px is not None
+    width, height = image.recorded_px
+    return image.scale * min(width / camera.width_px, height / camera.height_px)
+
+
+def decode_width(image: ImageConfig) -> int | None:
+    """Return the width that pictures may be decoded down to (`Drive.frame`), None: full size.
+
+    What the published models were trained on is the recorded size; JPEG's own reduction would
+    come before the resize with another filter.
+    """
+    exact = image.scale is not None or image.interpolation == 'bilinear'
+    return None if exact else image.width_px
+
+
+def blank_pictures(num_pictures: int, image: ImageConfig) -> PictureArray:
+    """Return (N, H, W, 3) prepared pictures of the padding colour.
+
+    uint8 with the rounded mean colour, or with bilinear interpolation float32 with the mean
+    colour, which normalises to exactly 0 as in the published models.
+    """
+    shape = (num_pictures, image.height_px, image.width_px, 3)
+    if image.interpolation == 'bilinear':
+        return np.broadcast_to(np.array(image.mean, dtype=np.float32), shape).copy()
+    return np.broadcast_to(np.round(image.mean).astype(np.uint8), shape).copy()
+
+
+def prepare_image(picture: np.ndarray, camera: Camera, image: ImageConfig) -> PictureArray:
     """Resize one picture with its aspect kept and pad it at the bottom and right.
 
+    The published models normalise before (MapTR) or after (MapTRv2) they resize. Weights of a
+    bilinear resize sum to 1, so that both give the same numbers but for rounding.
+
     Args:
-        picture: (h, w, 3) uint8 RGB.
+        picture: (h, w, 3) uint8 RGB, or float32 (0 to 255 scale) after a change of colours.
         camera: its calibration.
         image: the network input.
 
     Returns:
-        (H, W, 3) uint8; the padding is the mean colour, so that it normalises to about zero.
+        (H, W, 3) uint8, or float32 with bilinear interpolation; not normalised. The padding has
+        the mean colour, so that it normalises to about zero.
+
+    Source: MapTR and MapTRv2 (reference-models.md, 1.2 and 2.7).
     """
     size = fitted_size(camera, image)
+    canvas = blank_pictures(1, image)[0]
+    if canvas.dtype == np.uint8 and picture.dtype != np.uint8:
+        picture = np.clip(np.rint(picture), 0, 255)
+    picture = picture.astype(canvas.dtype, copy=False)
+    if image.fill is not None and image.recorded_px is not None:
+        picture = _filled(picture, image.recorded_px, image.fill)
     if (picture.shape[1], picture.shape[0]) != size:
-        shrinks = size[0] < picture.shape[1]
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        resized = cv2.resize(picture, size, interpolation=interpolation)
-        picture = np.asarray(resized, dtype=np.uint8)
-    canvas = np.empty((image.height_px, image.width_px, 3), dtype=np.uint8)
-    canvas[:] = np.round(image.mean)
+        is_area = image.interpolation == 'area' and size[0] < picture.shape[1]
+        interpolation = cv2.INTER_AREA if is_area else cv2.INTER_LINEAR
+        picture = np.asarray(cv2.resize(picture, size, interpolation=interpolation))
     canvas[: size[1], : size[0]] = picture
     return canvas
 
 
+def _filled(picture: np.ndarray, recorded_px: tuple[int, int], fill: int) -> np.ndarray:
+    """Pad at the bottom and right to the proportions of `recorded_px`."""
+    height, width = picture.shape[:2]
+    enlarged = max(width / recorded_px[0], height / recorded_px[1])
+    full_width, full_height = (max(1, round(size * enlarged)) for size in recorded_px)
+    result = np.full((full_height, full_width, 3), fill, dtype=picture.dtype)
+    result[:height, :width] = picture
+    return result
+
+
 def prepared_intrinsics(camera: Camera, image: ImageConfig) -> FloatArray:
     """Return the (3, 3) intrinsics for the network input [px]; padding moves nothing."""
-    return camera.scaled(*fitted_size(camera, image)).intrinsics
+    if image.scale is None:
+        return camera.scaled(*fitted_size(camera, image)).intrinsics
+    intrinsics = camera.intrinsics.copy()
+    intrinsics[:2] *= _factor(camera, image)
+    return intrinsics
 
 
 def normalise(pictures: np.ndarray, image: ImageConfig) -> Tensor:
-    """Turn (..., H, W, 3) uint8 RGB into (..., 3, H, W) float32, less mean, divided by std."""
+    """Turn (..., H, W, 3) RGB pictures into (..., 3, H, W) float32, less mean, over std."""
     values = torch.from_numpy(np.ascontiguousarray(pictures)).movedim(-1, -3).float()
     mean = torch.tensor(image.mean).view(3, 1, 1)
     std = torch.tensor(image.std).view(3, 1, 1)
@@ -162,7 +229,7 @@ def make_frame_batch(frames: Sequence[SurroundFrame], image: ImageConfig) -> Fra
                 row_pictures.append(prepare_image(picture, camera, image))
             row_intrinsics.append(prepared_intrinsics(camera, image))
         present = np.array([picture is not None for picture in row_pictures])
-        blank = np.zeros((image.height_px, image.width_px, 3), dtype=np.uint8)
+        blank = blank_pictures(1, image)[0]
         row = normalise(np.stack([blank if p is None else p for p in row_pictures]), image)
         row[~torch.from_numpy(present)] = 0.0
         pictures.append(row)

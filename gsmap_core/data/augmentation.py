@@ -14,7 +14,13 @@ import numpy.typing as npt
 
 from gsmap_core.config import ImageConfig
 from gsmap_core.errors import ConfigError
-from gsmap_core.images import fitted_size, prepare_image, prepared_intrinsics
+from gsmap_core.images import (
+    PictureArray,
+    blank_pictures,
+    fitted_size,
+    prepare_image,
+    prepared_intrinsics,
+)
 from gsmap_core.structures import FloatArray, MapElement, SurroundFrame, VectorMap
 
 #: Luma of RGB (BT.601); a saturation of 0 leaves exactly this grey.
@@ -76,15 +82,16 @@ class PreparedFrame:
     """One camera set at the size of the network input, not yet normalised.
 
     Args:
-        pictures: (N, H, W, 3) uint8 RGB, padded at the bottom and right with the mean colour;
-            mean colour everywhere where the camera is missing.
+        pictures: (N, H, W, 3) RGB, uint8 or (bilinear interpolation) float32, padded at the
+            bottom and right with the mean colour; mean colour everywhere where the camera is
+            missing.
         sizes: (N, 2) int64 width and height of the picture inside the padding [px].
         intrinsics: (N, 3, 3) float64 of the network input [px].
         base_from_cameras: (N, 4, 4) float64 [m].
         camera_mask: (N,) bool, False where the camera is missing.
     """
 
-    pictures: npt.NDArray[np.uint8]
+    pictures: PictureArray
     sizes: npt.NDArray[np.int64]
     intrinsics: FloatArray
     base_from_cameras: FloatArray
@@ -93,9 +100,7 @@ class PreparedFrame:
 
 def prepare_frame(frame: SurroundFrame, image: ImageConfig) -> PreparedFrame:
     """Resize and pad the pictures of one camera set; the calibration follows."""
-    num_cameras = len(frame.rig)
-    pictures = np.empty((num_cameras, image.height_px, image.width_px, 3), dtype=np.uint8)
-    pictures[:] = np.round(image.mean)
+    pictures = blank_pictures(len(frame.rig), image)
     for index, (camera, picture) in enumerate(zip(frame.rig.cameras, frame.images, strict=True)):
         if picture is not None:
             pictures[index] = prepare_image(picture, camera, image)
@@ -237,7 +242,7 @@ def mask_stripes(
         kept.append(position % period < stripe)
     hidden = ~(kept[0][:, None] | kept[1][None, :])
     pictures = frame.pictures.copy()
-    pictures[:, hidden] = np.round(image.mean).astype(np.uint8)
+    pictures[:, hidden] = blank_pictures(1, image)[0, 0, 0]
     return replace(frame, pictures=pictures)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from gsmap_core.config import ImageConfig
 from gsmap_core.data.augmentation import PreparedFrame
+from gsmap_core.images import blank_pictures
 
 
 class FrameCache:
@@ -17,13 +18,13 @@ class FrameCache:
     Args:
         num_frames: frames that get a place; further ones are not cached.
         num_cameras: N.
-        image: gives H and W.
+        image: gives H, W and the type of the pictures.
     """
 
     def __init__(self, num_frames: int, num_cameras: int, image: ImageConfig) -> None:
         self.shape = (num_frames, num_cameras)
-        picture_shape = (*self.shape, image.height_px, image.width_px, 3)
-        self._pictures = self._shared(picture_shape, np.uint8)
+        blank = blank_pictures(1, image)[0]
+        self._pictures = self._shared((*self.shape, *blank.shape), blank.dtype)
         # Intrinsics (9), extrinsics (16), size (2) and presence (1) of every camera.
         self._geometry = self._shared((*self.shape, 28), np.float64)
         self._is_filled = self._shared((num_frames,), np.uint8)
@@ -45,7 +46,7 @@ class FrameCache:
     @staticmethod
     def frame_bytes(num_cameras: int, image: ImageConfig) -> int:
         """Return the memory one frame takes [bytes]."""
-        return num_cameras * (image.height_px * image.width_px * 3 + 28 * 8) + 1
+        return num_cameras * (blank_pictures(1, image).nbytes + 28 * 8) + 1
 
     def get(self, index: int) -> PreparedFrame | None:
         """Return a cached frame (not to be written to), or None."""

@@ -30,7 +30,7 @@ from gsmap_core.data.drives import Drive
 from gsmap_core.data.frame_cache import FrameCache
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.geometry.transforms import invert
-from gsmap_core.images import FrameBatch
+from gsmap_core.images import FrameBatch, decode_width
 from gsmap_core.structures import VectorMap
 from gsmap_core.targets import MapTargets, make_targets
 
@@ -48,7 +48,7 @@ class Sample:
     """One prepared training or validation sample.
 
     Args:
-        pictures: (N, H, W, 3) uint8 RGB.
+        pictures: (N, H, W, 3) RGB, uint8 or float32 as prepared.
         pixels_from_ego: (N, 4, 4) float32.
         base_from_cameras: (N, 4, 4) float32.
         intrinsics: (N, 3, 3) float32.
@@ -70,10 +70,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Collated samples; pictures stay uint8 until they are on the device that uses them.
+    """Collated samples; pictures are normalised on the device that uses them.
 
     Args:
-        pictures: (B, N, H, W, 3) uint8 RGB.
+        pictures: (B, N, H, W, 3) RGB, uint8 or float32 as prepared.
         pixels_from_ego: (B, N, 4, 4) float32.
         base_from_cameras: (B, N, 4, 4) float32.
         intrinsics: (B, N, 3, 3) float32.
@@ -119,7 +119,8 @@ class Batch:
         pictures = self.pictures.to(device, non_blocking=True).movedim(-1, -3)
         mean = torch.tensor(image.mean, device=device).view(3, 1, 1)
         std = torch.tensor(image.std, device=device).view(3, 1, 1)
-        images = pictures.float().sub_(mean).div_(std)
+        # Not in place: pictures that already are floating point belong to the batch.
+        images = (pictures.float() - mean).div_(std)
         if not bool(self.camera_mask.all()):
             images[~mask] = 0.0
         return FrameBatch(
@@ -231,7 +232,8 @@ class MapDataset(Dataset[Sample]):
         if frame is None:
             number, position = self.frames[index]
             image = self.config.image
-            frame = prepare_frame(self.drives[number].frame(position, image.width_px), image)
+            recorded = self.drives[number].frame(position, decode_width(image))
+            frame = prepare_frame(recorded, image)
             if self.cache:
                 self.cache.put(index, frame)
         return frame

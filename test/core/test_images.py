@@ -6,10 +6,17 @@ import pytest
 import torch
 
 from gsmap_core.config import ImageConfig
-from gsmap_core.errors import DataError
+from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.geometry.camera import project_points
 from gsmap_core.geometry.transforms import make_transform
-from gsmap_core.images import decode_jpeg, make_frame_batch, prepare_image
+from gsmap_core.images import (
+    decode_jpeg,
+    decode_width,
+    fitted_size,
+    make_frame_batch,
+    prepare_image,
+    prepared_intrinsics,
+)
 from gsmap_core.structures import Camera, CameraRig, SurroundFrame
 
 # Camera looking along +x of the ego frame.
@@ -82,3 +89,68 @@ def test_decoding_gives_rgb_and_reduces():
     data = cv2.imencode('.png', blue)[1].tobytes()
     assert decode_jpeg(data, 'x')[0, 0].tolist() == [0, 0, 255]
     assert decode_jpeg(data, 'x', 4).shape == (16, 16, 3)
+
+
+def test_a_fixed_factor_truncates_sizes_and_scales_the_matrix_exactly():
+    image = ImageConfig(800, 480, interpolation='bilinear', scale=0.5, recorded_px=(1600, 900))
+    camera = make_camera(1600, 900)
+    assert fitted_size(camera, image) == (800, 450)
+    expected = np.diag([0.5, 0.5, 1.0]) @ camera.intrinsics
+    np.testing.assert_array_equal(prepared_intrinsics(camera, image), expected)
+    odd = ImageConfig(64, 64, scale=0.5, recorded_px=(122, 75))
+    assert fitted_size(make_camera(122, 75), odd) == (61, 37)
+    # Another camera ends up at the same place with the factor that its own size asks for.
+    small = make_camera(320, 180)
+    assert fitted_size(small, image) == (800, 450)
+    np.testing.assert_allclose(prepared_intrinsics(small, image)[:2], 2.5 * small.intrinsics[:2])
+    assert decode_width(image) is None and decode_width(ImageConfig(64, 32)) == 64
+
+
+def test_upright_and_lying_pictures_are_filled_to_one_square_first():
+    """Argoverse 2 at a tenth: 2048 x 1550 and 1550 x 2048 to 2048 square, times 0.3, to 640."""
+    image = ImageConfig(
+        64, 64, interpolation='bilinear', scale=0.3, recorded_px=(204, 204), fill=128
+    )
+    for width, height in ((155, 204), (204, 155)):
+        camera = make_camera(width, height)
+        assert fitted_size(camera, image) == (61, 61)
+        prepared = prepare_image(np.zeros((height, width, 3), np.uint8), camera, image)
+        assert prepared.dtype == np.float32
+        np.testing.assert_allclose(prepared[0, 0], 0.0)
+        np.testing.assert_allclose(prepared[60, 60], 128.0)  # filled before the resize
+        np.testing.assert_array_equal(prepared[61:], np.float32(image.mean) + 0 * prepared[61:])
+        expected = np.diag([0.3, 0.3, 1.0]) @ camera.intrinsics
+        np.testing.assert_allclose(prepared_intrinsics(camera, image), expected)
+    # Twice the size: filled to 408 square, half the factor.
+    large = make_camera(310, 408)
+    prepared = prepare_image(np.zeros((408, 310, 3), np.uint8), large, image)
+    assert prepared[30, 45].max() < 1 < 127 < prepared[30, 48].min()
+    np.testing.assert_allclose(prepared_intrinsics(large, image)[0], 0.15 * large.intrinsics[0])
+
+
+def test_bilinear_means_by_hand_keep_fractions():
+    """Half of 4 x 2 pixels: each result is the mean of four."""
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:2, :2, 0] = [[0, 1], [2, 7]]
+    image = ImageConfig(32, 32, interpolation='bilinear', scale=0.5, recorded_px=(64, 32))
+    prepared = prepare_image(picture, make_camera(64, 32), image)
+    assert prepared[0, 0].tolist() == [2.5, 0.0, 0.0]
+    frame = SurroundFrame(0, CameraRig('one', (make_camera(64, 32),)), (picture,))
+    images = make_frame_batch([frame], image).images
+    assert images[0, 0, 0, 0, 0] == pytest.approx((2.5 - 123.675) / 58.395)
+    assert not images[0, 0, :, 16:].any()  # padding is exactly the mean
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'scale': 0.5}, 'scale is 0.5 and recorded_px is None'),
+        ({'recorded_px': (64, 32)}, 'scale is None'),
+        ({'fill': 128}, 'fill is 128; expected 0 to 255, together with scale'),
+        ({'fill': 300, 'scale': 0.5, 'recorded_px': (64, 32)}, 'fill is 300'),
+        ({'scale': 2.0, 'recorded_px': (64, 32)}, 'scale 2.0 makes 128 x 64 px'),
+    ],
+)
+def test_impossible_preparation_is_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        ImageConfig(64, 32, **values)

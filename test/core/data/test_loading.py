@@ -3,6 +3,7 @@
 import itertools
 import logging
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,25 @@ def test_batches_equal_what_the_vehicle_prepares():
     )
     flat = result.images.flatten(0, 1)
     assert flat.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_published_preparation_is_the_same_in_training_and_on_the_vehicle():
+    """Pictures in floating point pass cache, collation and normalisation unchanged."""
+    image = replace(CONFIG.image, interpolation='bilinear', scale=0.7, recorded_px=(70, 40))
+    config = replace(CONFIG, image=image)
+    drive = FakeDrive(2)
+    dataset = MapDataset([drive], config, cache_gb=0.01)
+    expected = make_frame_batch([drive.frame(1), drive.frame(0)], image)
+    for _ in range(2):  # the second time from the cache
+        batch = collate([dataset[0, 1], dataset[0, 0]])
+        assert batch.pictures.dtype == torch.float32
+        for _ in range(2):  # normalising leaves the batch alone
+            result = batch.frame_batch(image)
+            torch.testing.assert_close(result.images, expected.images, rtol=0, atol=0)
+        torch.testing.assert_close(result.pixels_from_ego, expected.pixels_from_ego)
+    assert (batch.pictures[0, 0, :28, :49] % 1).any()  # 49 x 28 px, not rounded
+    per_frame = 2 * (64 * 32 * 3 * 4 + 28 * 8) + 1
+    assert dataset.cache.frame_bytes(2, image) == per_frame
 
 
 def test_mirrored_sample_projects_mirrored_targets_to_the_same_paint():
