@@ -24,6 +24,9 @@ from gsmap_core.structures import PerceptionRange
 
 T = TypeVar('T')
 
+#: Section of a model configuration that only published weights need.
+OFFICIAL_SECTION = 'official'
+
 
 def _describe(hint: Any) -> str:
     return getattr(hint, '__name__', str(hint).replace('typing.', ''))
@@ -541,8 +544,57 @@ def load_model_config(name_or_path: str) -> ModelConfig:
         ConfigError: not found, unknown key, wrong type or impossible value; the message names the
             file and the key.
     """
+    return model_config_from_dict(
+        read_model_values(name_or_path), str(config_path('models', name_or_path))
+    )
+
+
+def read_model_values(name_or_path: str) -> dict[str, Any]:
+    """Read a model configuration's file, with its name and without the section `official`.
+
+    Raises:
+        ConfigError: not found, or no mapping.
+    """
     path = config_path('models', name_or_path)
-    return model_config_from_dict({'name': path.stem, **read_yaml(path)}, str(path))
+    values = {'name': path.stem, **read_yaml(path)}
+    values.pop(OFFICIAL_SECTION, None)
+    return values
+
+
+def load_official_config(name_or_path: str) -> ModelConfig:
+    """Read a model configuration as its published weights need it.
+
+    The section `official` of the file overrides the rest of it: the published reference frame and
+    cell order, and what the published models do that our own recipes do not (docs/weights.md).
+
+    Raises:
+        ConfigError: as `load_model_config`, or the file has no such section.
+    """
+    path = config_path('models', name_or_path)
+    values = read_yaml(path)
+    official = values.pop(OFFICIAL_SECTION, None)
+    if not isinstance(official, dict):
+        raise ConfigError(
+            f"{path}: has no section '{OFFICIAL_SECTION}'; published weights are known for "
+            f'{", ".join(_official_names())}'
+        )
+    values = _merged({'name': path.stem, **values}, official)
+    return model_config_from_dict(values, f'{path} with {OFFICIAL_SECTION}')
+
+
+def _official_names() -> list[str]:
+    paths = sorted((resource_dir('config') / 'models').glob('*.yaml'))
+    return [path.stem for path in paths if OFFICIAL_SECTION in read_yaml(path)]
+
+
+def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` with `overrides` laid over them; mappings are merged key by key."""
+    merged = dict(values)
+    for key, item in overrides.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(item, dict)
+        merged[key] = _merged(old, item) if both else item
+    return merged
 
 
 def model_config_from_dict(values: dict[str, Any], where: str) -> ModelConfig:

@@ -213,14 +213,19 @@ def _overrides(args: argparse.Namespace) -> tuple[list[tuple[str, str]], list[tu
 
 def _new_info(args: argparse.Namespace) -> RunInfo:
     """Put the configuration of a new training together."""
-    from gsmap_core.config import config_path, model_config_from_dict, read_yaml
+    from gsmap_core.config import (
+        config_path,
+        model_config_from_dict,
+        read_model_values,
+        read_yaml,
+    )
     from gsmap_core.runtime.predictor import resolve_weights
     from gsmap_core.training.recipe import apply_overrides, recipe_from_dict
     from gsmap_core.training.run_directory import RunInfo
 
     recipe_sets, model_sets = _overrides(args)
     model_path = config_path('models', args.config)
-    values = apply_overrides({'name': model_path.stem, **read_yaml(model_path)}, model_sets)
+    values = apply_overrides(read_model_values(args.config), model_sets)
     model = model_config_from_dict(values, str(model_path))
     recipe_path = _recipe_path(args.recipe, model_path.stem)
     values = {'name': recipe_path.stem, **read_yaml(recipe_path)}

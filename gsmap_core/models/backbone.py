@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from gsmap_core.config import BackboneConfig
 from gsmap_core.errors import CheckpointError
+from gsmap_core.models.tensor_files import read_tensor_file
 
 
 class BasicBlock(nn.Module):
@@ -318,30 +319,6 @@ def load_backbone_file(path: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing or is not a mapping of tensors.
     """
-    from safetensors.torch import load_file
-
-    try:
-        if path.endswith('.safetensors'):
-            return load_file(path)
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"backbone weights '{path}' do not exist; give a torchvision-named .pth or "
-            '.safetensors file'
-        ) from None
-    except Exception as error:  # what the readers raise on foreign bytes is not documented
-        raise CheckpointError(
-            f"backbone weights '{path}' cannot be read ({type(error).__name__}: {error}); "
-            'expected a torchvision-named '
-            '.pth or .safetensors file'
-        ) from None
-    if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
-        content = content['state_dict']
-    if not isinstance(content, dict) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
-        raise CheckpointError(
-            f"backbone weights '{path}' hold no mapping of tensors; expected a torchvision-named "
-            'state dict'
-        )
-    return content
+    return read_tensor_file(
+        path, 'backbone weights', 'a torchvision-named .pth or .safetensors file'
+    )

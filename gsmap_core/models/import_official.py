@@ -1,117 +1,137 @@
-"""Names of the published MapTR tensors (GKT encoder) and what they are called here."""
+"""Published MapTR weights become checkpoints of this package: renamed, checked, never guessed.
+
+The names are in `official_names.py`; what the published models do differently from our own recipes
+is the section `official` of a configuration (`gsmap_core.config.load_official_config`).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from gsmap_core.config import ModelConfig
+from gsmap_core.config import ModelConfig, load_official_config
 from gsmap_core.errors import CheckpointError
+from gsmap_core.models.mapper import OnlineMapper
+from gsmap_core.models.official_names import Rules, rules_of
+from gsmap_core.models.tensor_files import read_tensor_file
 
-_HEAD = r'pts_bbox_head\.'
-_TRANSFORMER = _HEAD + r'transformer\.'
-_ENCODER = _TRANSFORMER + r'encoder\.layers\.(\d+)\.'
-_DECODER = _TRANSFORMER + r'decoder\.layers\.(\d+)\.'
-
-#: (pattern of the published name, our name), first match wins. Decoder rules are those of joint
-#: self-attention.
-_RULES: tuple[tuple[str, str], ...] = (
-    (r'img_backbone\.(.+)', r'image_encoder.backbone.\1'),
-    (r'img_neck\.lateral_convs\.(\d+)\.conv\.(.+)', r'image_encoder.neck.lateral.\1.\2'),
-    (r'img_neck\.fpn_convs\.0\.conv\.(.+)', r'image_encoder.neck.output.\1'),
-    (_HEAD + r'code_weights', r'code_weights'),
-    (_HEAD + r'positional_encoding\.row_embed\.(.+)', r'view_transform.row_embedding.\1'),
-    (_HEAD + r'positional_encoding\.col_embed\.(.+)', r'view_transform.column_embedding.\1'),
-    (_HEAD + r'bev_embedding\.(.+)', r'view_transform.bev_embedding.\1'),
-    (_HEAD + r'instance_embedding\.(.+)', r'decoder.instance_embedding.\1'),
-    (_HEAD + r'pts_embedding\.(.+)', r'decoder.point_embedding.\1'),
-    (_HEAD + r'cls_branches\.(.+)', r'decoder.class_heads.\1'),
-    (_HEAD + r'reg_branches\.(.+)', r'decoder.point_heads.\1'),
-    (_TRANSFORMER + r'level_embeds', r'view_transform.level_embedding'),
-    (_TRANSFORMER + r'cams_embeds', r'view_transform.camera_embedding'),
-    (_TRANSFORMER + r'reference_points\.(.+)', r'decoder.reference_points.\1'),
-    (_TRANSFORMER + r'can_bus_mlp\.norm\.(.+)', r'view_transform.can_bus_mlp.4.\1'),
-    (_TRANSFORMER + r'can_bus_mlp\.(.+)', r'view_transform.can_bus_mlp.\1'),
-    (_ENCODER + r'attentions\.0\.(.+)', r'view_transform.layers.\1.self_attention.\2'),
-    (
-        _ENCODER + r'attentions\.1\.attention\.(.+)',
-        r'view_transform.layers.\1.cross_attention.\2',
-    ),
-    (_ENCODER + r'attentions\.1\.(.+)', r'view_transform.layers.\1.cross_attention.\2'),
-    (_ENCODER + r'ffns\.0\.layers\.0\.0\.(.+)', r'view_transform.layers.\1.ffn.linear1.\2'),
-    (_ENCODER + r'ffns\.0\.layers\.1\.(.+)', r'view_transform.layers.\1.ffn.linear2.\2'),
-    (_ENCODER + r'norms\.0\.(.+)', r'view_transform.layers.\1.norm1.\2'),
-    (_ENCODER + r'norms\.1\.(.+)', r'view_transform.layers.\1.norm2.\2'),
-    (_ENCODER + r'norms\.2\.(.+)', r'view_transform.layers.\1.norm3.\2'),
-    (
-        _DECODER + r'attentions\.0\.attn\.(.+)',
-        r'decoder.layers.\1.self_attention.attention.attention.\2',
-    ),
-    (_DECODER + r'attentions\.1\.(.+)', r'decoder.layers.\1.cross_attention.\2'),
-    (_DECODER + r'ffns\.0\.layers\.0\.0\.(.+)', r'decoder.layers.\1.ffn.linear1.\2'),
-    (_DECODER + r'ffns\.0\.layers\.1\.(.+)', r'decoder.layers.\1.ffn.linear2.\2'),
-    (_DECODER + r'norms\.0\.(.+)', r'decoder.layers.\1.self_attention.norm.\2'),
-    (_DECODER + r'norms\.1\.(.+)', r'decoder.layers.\1.norm1.\2'),
-    (_DECODER + r'norms\.2\.(.+)', r'decoder.layers.\1.norm2.\2'),
-)
-_COMPILED = tuple((re.compile(pattern), ours) for pattern, ours in _RULES)
-
-#: Saved files carry this constant beside the state dict; it is rebuilt from the configuration
-#: here.
-_IGNORED = re.compile(_ENCODER + r'attentions\.1\.attention\.grid_offsets')
+#: At most that many names of each kind are listed in an error.
+_NAMES_SHOWN = 20
 
 
-def own_name(published: str) -> str | None:
+@cache
+def _compiled(rules: Rules) -> tuple[tuple[re.Pattern[str], str | None], ...]:
+    return tuple((re.compile(pattern), ours) for pattern, ours in rules)
+
+
+def own_name(published: str, config: ModelConfig) -> str | None:
     """Return our name of a published tensor, or None if it is a constant that is not stored here.
 
+    Args:
+        published: as in the file; a leading `module.` is ignored.
+        config: the model it is meant for.
+
     Raises:
-        CheckpointError: the name is not one of the published MapTR (GKT) tensors.
+        CheckpointError: the published model of this configuration has no such tensor.
     """
     name = published.removeprefix('module.')
-    if _IGNORED.fullmatch(name):
-        return None
-    for pattern, ours in _COMPILED:
+    for pattern, ours in _compiled(rules_of(config)):
         match = pattern.fullmatch(name)
         if match:
-            return match.expand(ours)
+            return None if ours is None else match.expand(ours)
     raise CheckpointError(
-        f"tensor '{published}' is not one of the published MapTR (GKT) model; give a checkpoint "
-        'of maptr_tiny_r50 or its like'
+        f"tensor '{published}' is not one of the published model of '{config.name}'; give the "
+        'file that belongs to the configuration'
     )
 
 
-def convert_official(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Rename the tensors of a published MapTR (GKT) state dict.
+def convert_official(
+    tensors: Mapping[str, Tensor], config: ModelConfig, where: str = 'published weights'
+) -> dict[str, Tensor]:
+    """Rename the tensors of a published model and check that they are all of ours.
 
     Args:
         tensors: published names to tensors.
-        config: the model they are meant for; its grid must be in the published order.
+        config: the model with its published options (`load_official_config`).
+        where: names the file in errors.
+
+    Returns:
+        A complete state dict of `OnlineMapper(config)`.
 
     Raises:
-        CheckpointError: the configuration's grid is in another order, or names are unknown (all
-            are listed).
+        CheckpointError: the grid is not in the published order, or tensors are missing, unknown or
+            of another shape; one message lists all of them.
     """
     if config.bev.order != 'official':
         raise CheckpointError(
             f"published weights need the published cell order and '{config.name}' has bev.order "
-            f"'{config.bev.order}'; "
-            "use a configuration with bev.order 'official'"
+            f"'{config.bev.order}'; use a configuration with bev.order 'official'"
         )
+    with torch.device('meta'):
+        needed = {name: value.shape for name, value in OnlineMapper(config).state_dict().items()}
     converted: dict[str, Tensor] = {}
-    unknown: list[str] = []
+    unexpected: list[str] = []
+    shapes: list[str] = []
     for published, tensor in tensors.items():
         try:
-            name = own_name(published)
+            name = own_name(published, config)
         except CheckpointError:
-            unknown.append(published)
+            unexpected.append(published)
             continue
-        if name is not None:
+        if name is None:
+            continue
+        if name not in needed or name in converted:
+            unexpected.append(published)
+        elif tensor.shape != needed[name]:
+            shapes.append(f'{published} {tuple(tensor.shape)} instead of {tuple(needed[name])}')
             converted[name] = tensor
-    if unknown:
+        else:
+            converted[name] = tensor
+    missing = [name for name in needed if name not in converted]
+    problems = [
+        f'{len(names)} {kind}: {", ".join(sorted(names)[:_NAMES_SHOWN])}'
+        f'{", ..." if len(names) > _NAMES_SHOWN else ""}'
+        for kind, names in (
+            ('missing (our names)', missing),
+            ('unexpected', unexpected),
+            ('of another shape', shapes),
+        )
+        if names
+    ]
+    if problems:
         raise CheckpointError(
-            f'{len(unknown)} tensors are not of the published MapTR (GKT) model: '
-            f'{", ".join(sorted(unknown))}'
+            f"{where}: the tensors do not fit configuration '{config.name}' "
+            f'({"; ".join(problems)}); give the configuration that belongs to the file '
+            '(docs/weights.md lists them)'
         )
     return converted
+
+
+def import_official(path: Path | str, config_name: str) -> OnlineMapper:
+    """Build a model from a published file.
+
+    Args:
+        path: `.pth` as the authors publish it, or `.safetensors` with the same names.
+        config_name: name or path of the configuration; its section `official` is applied.
+
+    Returns:
+        The model in eval mode, frozen as in the published recipe.
+
+    Raises:
+        ConfigError: there is no such configuration, or it has no published weights.
+        CheckpointError: the file cannot be read or does not fit the configuration.
+    """
+    config = load_official_config(config_name)
+    tensors = read_tensor_file(
+        path, 'published weights', 'a MapTR checkpoint (.pth with a state_dict, or .safetensors)'
+    )
+    state = convert_official(tensors, config, f"published weights '{path}'")
+    model = OnlineMapper(config)
+    model.load_state_dict(state)
+    model.image_encoder.backbone.freeze()
+    return model.eval()

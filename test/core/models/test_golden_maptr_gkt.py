@@ -282,11 +282,11 @@ def test_losses_and_gradients(golden: Golden, golden_dir: Path) -> None:
     recorded = json.loads((folder / 'gkt_grads.json').read_text())
     published = recorded['parameters']
     parameters = dict(model.named_parameters())
-    frozen = {own_name(name) for name in recorded['without_gradient']}
+    frozen = {own_name(name, golden.config) for name in recorded['without_gradient']}
     assert frozen == {name for name, value in parameters.items() if not value.requires_grad}
     assert len(published) + len(frozen) == len(parameters)
     for name, numbers in published.items():
-        own = own_name(name)
+        own = own_name(name, golden.config)
         assert own is not None
         gradient = parameters[own].grad
         assert gradient is not None, own
