@@ -7,7 +7,7 @@ Formulas and weights are those of MapTR and MapTRv2. A method adds a loss by add
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,9 @@ from torch.nn import functional
 
 from gsmap_core.config import ModelConfig
 from gsmap_core.losses.focal import focal_loss
+from gsmap_core.losses.matched import MatchedPredictions
 from gsmap_core.losses.matching import Assignment, match
+from gsmap_core.losses.raster import raster_cost, raster_loss, renderer_of
 from gsmap_core.targets import MapTargets
 
 if TYPE_CHECKING:
@@ -25,31 +27,6 @@ if TYPE_CHECKING:
 #: Weight of mask cells against background (MapTRv2).
 BEV_POSITIVE_WEIGHT = 4.0
 _COSINE_EPS = 1e-12
-
-
-@dataclass(frozen=True)
-class MatchedPredictions:
-    """What a per-layer loss works on.
-
-    Args:
-        class_logits: (L, B, M, K) of all queries.
-        class_targets: (L, B, M, K) float, 1 at the class of a matched query.
-        layer: (T,) int64 layer of each matched pair.
-        points: (T, P, 2) predicted unit coordinates of the matched queries.
-        target_points: (T, P, 2) unit coordinates of their elements, in the nearest order.
-        metres_per_unit: (2,) metres per unit of u and of v.
-    """
-
-    class_logits: Tensor
-    class_targets: Tensor
-    layer: Tensor
-    points: Tensor
-    target_points: Tensor
-    metres_per_unit: Tensor
-
-    def per_layer(self, values: Tensor) -> Tensor:
-        """Sum (T,) values of matched pairs into (L,)."""
-        return values.new_zeros(len(self.class_logits)).index_add(0, self.layer, values)
 
 
 def classification_loss(matched: MatchedPredictions) -> Tensor:
@@ -76,10 +53,26 @@ def direction_loss(matched: MatchedPredictions) -> Tensor:
     return matched.per_layer((1 - edge_cosine(edges, target_edges)).sum(dim=1))
 
 
-_LAYER_LOSSES: dict[str, Callable[[MatchedPredictions], Tensor]] = {
-    'classification': classification_loss,
-    'points': points_loss,
-    'direction': direction_loss,
+def smoothness_loss(matched: MatchedPredictions) -> Tensor:
+    """Return (L,) 1 - cosine of each predicted edge and the next in metres, summed over all.
+
+    Needs no ground truth: it only asks for straight predictions.
+
+    Source: MapVR, direction loss.
+    """
+    edges = matched.points.diff(dim=1) * matched.metres_per_unit
+    return matched.per_layer((1 - edge_cosine(edges[:, 1:], edges[:, :-1])).sum(dim=1))
+
+
+_DIRECTION_LOSSES: dict[str, Callable[[MatchedPredictions], Tensor]] = {
+    'target': direction_loss,
+    'smoothness': smoothness_loss,
+}
+_LAYER_LOSSES: dict[str, Callable[[MatchedPredictions, ModelConfig], Tensor]] = {
+    'classification': lambda matched, _: classification_loss(matched),
+    'points': lambda matched, _: points_loss(matched),
+    'direction': lambda matched, config: _DIRECTION_LOSSES[config.losses.direction_kind](matched),
+    'raster': raster_loss,
 }
 
 
@@ -97,11 +90,16 @@ class Criterion(nn.Module):
 
     Args:
         config: gives the weights (`losses`, `matching`), the categories and the grid.
+
+    Raises:
+        ConfigError: a raster loss or cost is asked for and the representation cannot be rendered.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        if config.matching.raster or config.losses.raster:
+            renderer_of(config)
         self.register_buffer(
             'metres_per_unit', torch.tensor(config.grid.unit_extent_m()), persistent=False
         )
@@ -114,9 +112,10 @@ class Criterion(nn.Module):
             targets: one per sample, on the device of the output.
 
         Returns:
-            Scalars, already weighted, by name: `classification`, `points`, `direction` of the
-            last decoder layer, `d0.classification` and so on of the earlier ones, the same with
-            the ending `_one_to_many`, and `bev_segmentation`. Losses with weight 0 are left out.
+            Scalars, already weighted, by name: `classification`, `points`, `direction`,
+            `raster` of the last decoder layer, `d0.classification` and so on of the earlier
+            ones, the same with the ending `_one_to_many`, and `bev_segmentation`. Losses with
+            weight 0 are left out.
         """
         with torch.autocast(output.class_logits.device.type, enabled=False):
             losses = self._layer_losses(output.class_logits, output.points, targets, 1)
@@ -124,27 +123,47 @@ class Criterion(nn.Module):
                 logits, points = output.one_to_many
                 copies = self.config.decoder.one_to_many_copies
                 factor = self.config.losses.one_to_many
-                many = self._layer_losses(logits, points, targets, copies)
+                raster = self.config.losses.raster_options.one_to_many
+                many = self._layer_losses(logits, points, targets, copies, raster=raster)
                 losses |= {f'{name}_one_to_many': factor * loss for name, loss in many.items()}
             losses |= self._dense_losses(output, targets)
         return losses
 
     def _layer_losses(
-        self, logits: Tensor, points: Tensor, targets: Sequence[MapTargets], copies: int
+        self,
+        logits: Tensor,
+        points: Tensor,
+        targets: Sequence[MapTargets],
+        copies: int,
+        gaussians: Tensor | None = None,
+        raster: bool = True,
     ) -> dict[str, Tensor]:
-        """Match one group of queries and compute its losses, all layers at once."""
+        """Match one group of queries and compute its losses, all layers at once.
+
+        Args:
+            logits: (L, B, M, K) class logits.
+            points: (L, B, M, P, 2) unit coordinates.
+            targets: B samples.
+            copies: how often every element is matched.
+            gaussians: (L, B, M, P, D) parameters beside the centres, or None.
+            raster: whether this group has a raster cost and loss.
+        """
         logits, points = logits.float(), points.float()
-        assignment = match(logits, points, targets, self.config.matching, copies)
-        matched = self._matched(logits, points, targets, assignment)
+        gaussians = None if gaussians is None else gaussians.float()
+        cost = None
+        if raster and self.config.matching.raster:
+            cost = partial(raster_cost, config=self.config)
+        assignment = match(logits, points, targets, self.config.matching, copies, gaussians, cost)
+        matched = self._matched(logits, points, targets, assignment, gaussians)
         num_layers = len(logits)
         # Every layer matches equally many, so one normaliser serves all of them.
         count = mean_over_processes(len(assignment) / num_layers, logits.device)
         losses: dict[str, Tensor] = {}
         for name, function in _LAYER_LOSSES.items():
             weight = getattr(self.config.losses, name)
-            if not weight:
+            if not weight or (name == 'raster' and not raster):
                 continue
-            per_layer = function(matched) * (weight / max(count, 1.0))
+            per_layer = function(matched, self.config) * (weight / max(count, 1.0))
             for layer in range(num_layers):
                 prefix = '' if layer == num_layers - 1 else f'd{layer}.'
                 losses[prefix + name] = per_layer[layer]
@@ -156,6 +175,7 @@ class Criterion(nn.Module):
         points: Tensor,
         targets: Sequence[MapTargets],
         pairs: Assignment,
+        gaussians: Tensor | None,
     ) -> MatchedPredictions:
         class_targets = torch.zeros_like(logits)
         # Elements of the batch in one row, so that all pairs are gathered at once; the orders are
@@ -166,18 +186,24 @@ class Criterion(nn.Module):
         flat_orders = torch.cat([t.orders.flatten(0, 1) for t in targets])
         order_sizes = torch.tensor([0] + [t.orders.shape[:2].numel() for t in targets[:-1]])
         orders_per_element = torch.tensor([t.orders.shape[1] for t in targets]).to(device)
-        class_targets[
-            pairs.layer, pairs.sample, pairs.query, labels[sizes[pairs.sample] + pairs.element]
-        ] = 1.0
+        element = sizes[pairs.sample] + pairs.element
+        chosen = (pairs.layer, pairs.sample, pairs.query)
+        class_targets[(*chosen, labels[element])] = 1.0
         row = order_sizes.cumsum(0).to(device)[pairs.sample]
         row = row + pairs.element * orders_per_element[pairs.sample] + pairs.order
         return MatchedPredictions(
             class_logits=logits,
             class_targets=class_targets,
             layer=pairs.layer,
-            points=points[pairs.layer, pairs.sample, pairs.query],
+            points=points[chosen],
             target_points=flat_orders[row],
             metres_per_unit=self.get_buffer('metres_per_unit'),
+            element=element,
+            element_labels=labels,
+            element_points=torch.cat([t.points for t in targets]),
+            all_points=points,
+            gaussians=None if gaussians is None else gaussians[chosen],
+            all_gaussians=gaussians,
         )
 
     def _dense_losses(

@@ -5,7 +5,7 @@ No gradient flows through anything here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ from gsmap_core.targets import MapTargets
 
 #: Stands for a cost that is not a number: a diverged model must reach the trainer's guard.
 _UNUSABLE_COST = 1e9
+#: Unweighted (L, M, G) cost of one sample: points (L, M, P, 2), Gaussians (L, M, P, D) or None.
+RasterCost = Callable[[Tensor, Tensor | None, MapTargets], Tensor]
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def match(
     targets: Sequence[MapTargets],
     weights: MatchingConfig,
     copies: int = 1,
+    gaussians: Tensor | None = None,
+    raster: RasterCost | None = None,
 ) -> Assignment:
     """Assign predictions to elements one-to-one with the least total cost, per layer and sample.
 
@@ -102,6 +106,8 @@ def match(
         targets: B samples, possibly without elements.
         weights: of the cost terms.
         copies: every element may be taken this often (one-to-many training).
+        gaussians: (L, B, M, P, D) parameters of the Gaussians beside their centres, or None.
+        raster: compares rendered masks, with the weight `weights.raster`; None: no such term.
 
     Returns:
         min(M, G * copies) pairs per layer and sample, sorted by sample, layer, query.
@@ -112,6 +118,9 @@ def match(
     for index, sample in enumerate(targets):
         if len(sample):
             cost, order = match_cost(logits[:, index], points[:, index], sample, weights)
+            if raster is not None:
+                shapes = None if gaussians is None else gaussians[:, index].detach()
+                cost = cost + weights.raster * raster(points[:, index], shapes, sample)
             costs.append(cost.flatten())
             orders.append(order.flatten())
     device, (num_layers, _, num_queries) = logits.device, logits.shape[:3]

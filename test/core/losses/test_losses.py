@@ -94,6 +94,10 @@ def matched(points, target_points, num_layers=1):
         points=points,
         target_points=target_points,
         metres_per_unit=torch.tensor(OFFICIAL.grid.unit_extent_m()),
+        element=torch.arange(len(points)),
+        element_labels=torch.zeros(len(points), dtype=torch.int64),
+        element_points=target_points,
+        all_points=points[None, None],
     )
 
 

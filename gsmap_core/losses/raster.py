@@ -1,0 +1,231 @@
+"""The raster cost and the raster loss: elements rendered as masks and compared pixel by pixel.
+
+What a prediction looks like depends on the representation (`_RENDERERS`); what it is compared
+with, on the options of the loss. MapVR renders points as lines and polygons on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsmap_core.categories import category_by_name
+from gsmap_core.config import ModelConfig
+from gsmap_core.errors import ConfigError
+from gsmap_core.losses.matched import MatchedPredictions
+from gsmap_core.losses.raster_measures import mask_loss, pairwise_loss
+from gsmap_core.losses.soft_raster import render_vectors
+from gsmap_core.targets import MapTargets
+
+
+@dataclass(frozen=True)
+class RasterRequest:
+    """T elements to render.
+
+    Args:
+        points: (T, P, 2) unit coordinates.
+        gaussians: (T, P, D) parameters of the Gaussians beside their centres, or None.
+        areas: (T,) bool: rendered as an area, where the representation knows areas.
+        rows: H of the canvas.
+        columns: W of the canvas.
+        config: the model.
+    """
+
+    points: Tensor
+    gaussians: Tensor | None
+    areas: Tensor
+    rows: int
+    columns: int
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """How one representation becomes masks.
+
+    Args:
+        render: returns (T, H, W) in [0, 1], with gradients to points and Gaussians.
+        knows_areas: an element looks different as an area than as a line.
+        pixel_centre: where the centre of pixel 0 lies [px]: 0.0 or 0.5. Targets are drawn alike.
+    """
+
+    render: Callable[[RasterRequest], Tensor]
+    knows_areas: bool
+    pixel_centre: float
+
+
+def _render_points(request: RasterRequest) -> Tensor:
+    size = request.points.new_tensor([request.columns, request.rows])
+    return render_vectors(request.points * size, request.areas, request.rows, request.columns)
+
+
+#: By `config.representation`.
+_RENDERERS: dict[str, Renderer] = {
+    'points': Renderer(_render_points, knows_areas=True, pixel_centre=0.0),
+}
+
+
+def renderer_of(config: ModelConfig) -> Renderer:
+    """Return how the model's representation is rendered.
+
+    Raises:
+        ConfigError: it cannot be rendered.
+    """
+    if config.representation not in _RENDERERS:
+        raise ConfigError(
+            f"representation '{config.representation}' cannot be rendered; expected one of "
+            f'{", ".join(_RENDERERS)}, or no raster loss and cost'
+        )
+    return _RENDERERS[config.representation]
+
+
+def areas_of(labels: Tensor, config: ModelConfig) -> Tensor:
+    """Return (T,) bool: labels (T,) of categories that enclose a surface."""
+    flags = [category_by_name(name).is_area for name in config.categories]
+    return torch.tensor(flags, device=labels.device)[labels]
+
+
+def render_predictions(
+    points: Tensor,
+    gaussians: Tensor | None,
+    labels: Tensor,
+    canvas: tuple[int, int],
+    config: ModelConfig,
+) -> Tensor:
+    """Render predictions the way their representation is rendered.
+
+    Args:
+        points: (T, P, 2) unit coordinates.
+        gaussians: (T, P, D) further parameters, or None.
+        labels: (T,) int64, what each of them is to be rendered as.
+        canvas: rows and columns.
+        config: the model.
+
+    Returns:
+        (T, H, W) in [0, 1], with gradients.
+    """
+    request = RasterRequest(points, gaussians, areas_of(labels, config), *canvas, config)
+    return renderer_of(config).render(request)
+
+
+@torch.no_grad()
+def render_targets(
+    points: Tensor, labels: Tensor, canvas: tuple[int, int], config: ModelConfig
+) -> Tensor:
+    """Render ground truth as `raster_options.target` says.
+
+    Args:
+        points: (E, P, 2) unit coordinates; rings repeat their first point.
+        labels: (E,) int64.
+        canvas: rows and columns.
+        config: the model. The width of binary lines belongs to the canvas of the loss and shrinks
+            with another one.
+
+    Returns:
+        (E, H, W) in [0, 1], without gradients.
+    """
+    options = config.losses.raster_options
+    rows, columns = canvas
+    areas = areas_of(labels, config)
+    pixels = points * points.new_tensor([columns, rows]) - renderer_of(config).pixel_centre
+    if options.target == 'soft':
+        return render_vectors(pixels, areas, rows, columns)
+    width = max(1, round(options.line_width_px * rows / options.rows))
+    filled = areas if options.target == 'filled' else torch.zeros_like(areas)
+    return _draw(pixels, filled, canvas, width)
+
+
+def _draw(pixels: Tensor, filled: Tensor, canvas: tuple[int, int], width: int) -> Tensor:
+    """Draw (E, P, 2) lines [px] of one width as binary (E, H, W) masks, some of them filled."""
+    masks = np.zeros((len(pixels), *canvas), dtype=np.uint8)
+    lines = pixels.round().to('cpu', torch.int32).numpy()
+    for mask, line, is_filled in zip(masks, lines, filled.tolist(), strict=True):
+        if is_filled:
+            cv2.fillPoly(mask, [line], (1,))
+        cv2.polylines(mask, [line], isClosed=is_filled, color=(1,), thickness=width)
+    return torch.from_numpy(masks).to(pixels)
+
+
+@torch.no_grad()
+def raster_cost(
+    points: Tensor, gaussians: Tensor | None, targets: MapTargets, config: ModelConfig
+) -> Tensor:
+    """Return the unweighted raster cost of one sample.
+
+    A prediction is rendered as what the element is: as a polygon for the column of a crossing.
+
+    Args:
+        points: (L, M, P, 2) unit coordinates.
+        gaussians: (L, M, P, D) further parameters, or None.
+        targets: the sample's G >= 1 elements.
+        config: gives the canvas and the measure (`matching`).
+
+    Returns:
+        (L, M, G) from 0 (alike) to 1.
+
+    Source: MapVR, matching; GSMap, eq. 9.
+    """
+    weights, renderer = config.matching, renderer_of(config)
+    canvas = (weights.raster_rows, weights.raster_columns)
+    truth = render_targets(targets.points, targets.labels, canvas, config)
+    areas = areas_of(targets.labels, config)
+    flat = points.flatten(0, 1)
+    flat_gaussians = None if gaussians is None else gaussians.flatten(0, 1)
+    cost = points.new_zeros(len(flat), len(targets))
+    for as_area in (False, True) if renderer.knows_areas else (None,):
+        chosen = torch.ones_like(areas) if as_area is None else areas == as_area
+        if bool(chosen.any()):
+            shape = torch.full((len(flat),), bool(as_area), device=points.device)
+            request = RasterRequest(flat, flat_gaussians, shape, *canvas, config)
+            masks = renderer.render(request)
+            cost[:, chosen] = pairwise_loss(masks, truth[chosen], weights.raster_measure)
+    return cost.unflatten(0, points.shape[:2])
+
+
+def raster_loss(matched: MatchedPredictions, config: ModelConfig) -> Tensor:
+    """Return (L,) raster losses summed over the pairs of each layer.
+
+    With `raster_options.rendered: all` the other queries are compared with an empty mask, and the
+    mean over all queries takes the place of the mean over the pairs. Layers that
+    `raster_options.layers` leaves out have 0.
+
+    Source: MapVR, raster loss; GSMap, eq. 12.
+    """
+    options = config.losses.raster_options
+    canvas = (options.rows, options.columns)
+    num_layers = len(matched.class_logits)
+    truth = render_targets(matched.element_points, matched.element_labels, canvas, config)
+    first = num_layers - 1 if options.layers == 'last' else 0
+    pairs = (matched.layer >= first).nonzero()[:, 0]
+    layer, element = matched.layer[pairs], matched.element[pairs]
+    gaussians = None if matched.gaussians is None else matched.gaussians[pairs]
+    labels = matched.element_labels[element]
+    masks = render_predictions(matched.points[pairs], gaussians, labels, canvas, config)
+    losses = masks.new_zeros(num_layers)
+    losses = losses.index_add(0, layer, mask_loss(masks, truth[element], options))
+    if options.rendered == 'all':
+        losses = losses + _unmatched_loss(matched, first, canvas, config)
+        num_queries = matched.class_logits.shape[1:3].numel()
+        losses = losses * (max(len(matched.layer) / num_layers, 1.0) / num_queries)
+    return losses
+
+
+def _unmatched_loss(
+    matched: MatchedPredictions, first: int, canvas: tuple[int, int], config: ModelConfig
+) -> Tensor:
+    """Return (L,) losses of the queries without element, from layer `first` on, against nothing.
+
+    They are rendered as what they are taken for.
+    """
+    free = matched.class_targets.sum(-1) == 0
+    free[:first] = False
+    gaussians = None if matched.all_gaussians is None else matched.all_gaussians[free]
+    labels = matched.class_logits[free].argmax(-1)
+    masks = render_predictions(matched.all_points[free], gaussians, labels, canvas, config)
+    values = mask_loss(masks, torch.zeros_like(masks), config.losses.raster_options)
+    return values.new_zeros(len(free)).index_add(0, free.nonzero()[:, 0], values)
