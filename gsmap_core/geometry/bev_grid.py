@@ -86,6 +86,21 @@ class BevGrid:
             x = self.range.x_min + cell[..., 1] * column_m
         return np.stack([x, y], axis=-1)
 
+    @property
+    def row_axis(self) -> int:
+        """Which coordinate changes from row to row: 0 (x, own grids) or 1 (y, official grids)."""
+        return 0 if self.order == 'ego' else 1
+
+    def row_centres_m(self) -> FloatArray:
+        """Return (H,) coordinates of the row centres along the axis `row_axis` [m]."""
+        cells = np.stack([np.arange(self.num_rows) + 0.5, np.zeros(self.num_rows)], axis=-1)
+        return self.cells_to_metres(cells)[:, self.row_axis]
+
+    def column_centres_m(self) -> FloatArray:
+        """Return (W,) coordinates of the column centres along the other axis [m]."""
+        cells = np.stack([np.zeros(self.num_columns), np.arange(self.num_columns) + 0.5], axis=-1)
+        return self.cells_to_metres(cells)[:, 1 - self.row_axis]
+
     def cell_centres(self) -> FloatArray:
         """Return (H, W, 2) x, y of every cell centre in the reference frame [m]."""
         rows, columns = np.meshgrid(

@@ -44,6 +44,20 @@ def test_unit_extent_gives_metric_lengths():
         assert np.linalg.norm(step) == pytest.approx(np.linalg.norm(b - a))
 
 
+@pytest.mark.parametrize('grid', [EGO, OFFICIAL, BevGrid(PerceptionRange(-5, 9, -2, 1), 7, 3)])
+def test_row_and_column_centres_span_the_cell_centres(grid):
+    centres = grid.cell_centres()
+    rows, columns = grid.row_centres_m(), grid.column_centres_m()
+    assert np.array_equal(centres[:, 0, grid.row_axis], rows)
+    assert np.array_equal(centres[0, :, 1 - grid.row_axis], columns)
+    assert rows.shape == (grid.num_rows,) and columns.shape == (grid.num_columns,)
+
+
+def test_row_axis_of_both_orders():
+    assert EGO.row_axis == 0 and EGO.row_centres_m()[0] == pytest.approx(29.85)
+    assert OFFICIAL.row_axis == 1 and OFFICIAL.row_centres_m()[0] == pytest.approx(-29.85)
+
+
 def test_bad_grids_are_refused():
     with pytest.raises(ConfigError, match='positive counts'):
         BevGrid(PerceptionRange(), 0, 10)
