@@ -265,9 +265,20 @@ class BevConfig:
         num_heights: heights per cell; equals the heads of the kernel attention.
         kernel_rows: rows of the sampling kernel.
         kernel_columns: columns of the sampling kernel.
+        num_heads: heads of the deformable cross-attention (bevformer).
+        num_sampling_points: positions per head of it, a multiple of `num_heights`.
         self_attention: `deformable` (MapTR) or `none` before the cross-attention of every layer.
-        can_bus: add the 18 CAN-bus features of the published models to the queries (zeros when
-            live).
+        can_bus: add the CAN-bus features of the published models to the queries.
+        can_bus_inputs: how many of the 18 features, from the first on.
+        can_bus_source: what they are when mapping: `zeros`, or `pose`: orientation and heading of
+            the vehicle (and its motion, with `history`) from the ego pose.
+        can_bus_rest: the features that no pose gives (acceleration, rates, velocity), with `pose`.
+        half_precision_reference: cell centres are rounded to half precision (by up to 0.73 cm per
+            30 m), as in the published models when they run in mixed precision.
+        history: cells also look at the BEV map of the frame before (BEVFormer's temporal
+            self-attention); needs `order: official`, `self_attention: deformable` and `can_bus`.
+        history_centre_px: x and y of the cell corner that the map before is turned about; None:
+            the middle.
         num_refine_blocks: residual 3x3 convolution blocks on the finished BEV features; 0 in the
             published models.
         embedding_std: spread of the initial BEV queries; 1 as published, smaller lets small models
@@ -285,9 +296,35 @@ class BevConfig:
     kernel_rows: int = 3
     kernel_columns: int = 5
     self_attention: Literal['deformable', 'none'] = 'deformable'
+    num_heads: int = 8
+    num_sampling_points: int = 8
     can_bus: bool = False
+    can_bus_inputs: int = 18
+    can_bus_source: Literal['zeros', 'pose'] = 'zeros'
+    can_bus_rest: float = 0.0
+    half_precision_reference: bool = False
+    history: bool = False
+    history_centre_px: tuple[float, float] | None = None
     num_refine_blocks: int = 0
     embedding_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no encoder can do."""
+        per_height = self.num_sampling_points / self.num_heights
+        if self.view_transform == 'bevformer' and (per_height < 1 or per_height % 1):
+            raise ConfigError(
+                f'num_sampling_points {self.num_sampling_points}; expected a multiple of '
+                f'num_heights {self.num_heights}'
+            )
+        if not 1 <= self.can_bus_inputs <= 18:
+            raise ConfigError(f'can_bus_inputs {self.can_bus_inputs}; expected 1 to 18')
+        if self.history and not (
+            self.order == 'official' and self.self_attention == 'deformable' and self.can_bus
+        ):
+            raise ConfigError(
+                "history needs order 'official', self_attention 'deformable' and can_bus; set "
+                'them or leave history out'
+            )
 
 
 @dataclass(frozen=True)
@@ -498,9 +535,11 @@ class ModelConfig:
             raise ConfigError(
                 f'categories {list(self.categories)}; expected at least one, each once'
             )
+        used = {'gkt': 'num_heights', 'bevformer': 'num_heads'}
+        name = used.get(self.bev.view_transform, 'num_heights')
         for heads, owner in (
             (self.decoder.num_heads, 'decoder.num_heads'),
-            (self.bev.num_heights, 'bev.num_heights'),
+            (getattr(self.bev, name), f'bev.{name}'),
         ):
             if self.embed_dims % heads:
                 raise ConfigError(

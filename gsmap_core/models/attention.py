@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
 from gsmap_core.ops.deformable_attention import compass_offsets, deformable_attention
+
+
+@dataclass(frozen=True)
+class BevHistory:
+    """What the self-attention of cells reads of the frame before.
+
+    Args:
+        features: (B, H * W, C) BEV map of the frame before, turned to the present heading.
+        entry: (B, H * W, C) present queries as they entered the first layer.
+        centres: (B, H * W, 2) float32 unit coordinates of the cells in the map of the frame
+            before.
+    """
+
+    features: Tensor
+    entry: Tensor
+    centres: Tensor
 
 
 class FeedForward(nn.Module):
@@ -118,7 +137,12 @@ class TemporalSelfAttention(nn.Module):
         reset_deformable(self, offsets[:, None].repeat(1, self.NUM_SLOTS, 1, 1))
 
     def forward(
-        self, query: Tensor, position: Tensor, centres: Tensor, bev_shape: tuple[int, int]
+        self,
+        query: Tensor,
+        position: Tensor,
+        centres: Tensor,
+        bev_shape: tuple[int, int],
+        history: BevHistory | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -127,6 +151,7 @@ class TemporalSelfAttention(nn.Module):
             position: (H * W, C) learned position code.
             centres: (H * W, 2) float32 unit coordinates of the cells.
             bev_shape: H and W.
+            history: the frame before; None: a single frame.
 
         Returns:
             (B, H * W, C) with the residual.
@@ -134,25 +159,41 @@ class TemporalSelfAttention(nn.Module):
         batch, cells, dims = query.shape
         height, width = bev_shape
         heads, points, slots = self.num_heads, self.num_points, self.NUM_SLOTS
-        both = torch.cat([query, query + position], dim=-1)
+        first = query if history is None else history.features
+        both = torch.cat([first, query + position], dim=-1)
         offsets = self.sampling_offsets(both).float().view(batch, cells, heads, slots, points, 2)
+        offsets = offsets / offsets.new_tensor([width, height])
         weights = self.attention_weights(both).float().view(batch, cells, heads, slots, points)
         weights = weights.softmax(-1) / slots
-        locations = centres[:, None, None, None] + offsets / offsets.new_tensor([width, height])
-        value = self.value_proj(query).view(batch, cells, heads, dims // heads)
-        # Both slots hold the same values, so their mean is one attention over the points of both.
-        result = deformable_attention(
-            value,
-            [bev_shape],
-            locations.flatten(3, 4)[:, :, :, None],
-            weights.flatten(3)[:, :, :, None],
-        )
+
+        def read(features: Tensor, locations: Tensor, shares: Tensor) -> Tensor:
+            value = self.value_proj(features).view(batch, cells, heads, dims // heads)
+            return deformable_attention(
+                value, [bev_shape], locations[:, :, :, None], shares[:, :, :, None]
+            )
+
+        if history is None:
+            # Both slots hold the same values: their mean is one attention over the points of both.
+            locations = centres[:, None, None, None] + offsets
+            result = read(query, locations.flatten(3, 4), weights.flatten(3))
+        else:
+            before = history.centres[:, :, None, None] + offsets[:, :, :, 0]
+            now = centres[:, None, None] + offsets[:, :, :, 1]
+            result = read(history.features, before, weights[:, :, :, 0])
+            result = result + read(history.entry, now, weights[:, :, :, 1])
         return query + self.dropout(self.output_proj(result))
 
 
-def reset_deformable(
-    module: BevDeformableAttention | TemporalSelfAttention, offsets: Tensor
-) -> None:
+class Deformable(Protocol):
+    """The linear layers that every deformable attention has."""
+
+    sampling_offsets: nn.Linear
+    attention_weights: nn.Linear
+    value_proj: nn.Linear
+    output_proj: nn.Linear
+
+
+def reset_deformable(module: Deformable, offsets: Tensor) -> None:
     """Initialise a deformable layer the usual way.
 
     Args:

@@ -90,7 +90,8 @@ class OnlineMapper(nn.Module):
 
         Args:
             batch: B camera sets, see `FrameBatch`.
-            state: fusion state of the previous frames; must be None without temporal fusion.
+            state: what the output of the frame before had as state; None for a first frame, and
+                always without `bev.history`.
 
         Returns:
             Predictions of all L decoder layers in unit coordinates of `config.grid`, see
@@ -102,16 +103,23 @@ class OnlineMapper(nn.Module):
                 `ego_from_reference`.
             ConfigError: a state was given to a model without temporal fusion.
         """
-        if state is not None:
-            raise ConfigError(
-                f"model '{self.config.name}' has no temporal fusion and cannot take a state; "
-                'pass None'
-            )
         self._check(batch)
-        features = self.image_encoder(batch.images, batch.camera_mask)
-        bev = self.view_transform(
-            features, self._pixels_from_reference(batch), batch.camera_mask, batch.can_bus
+        return self.forward_features(
+            self.image_encoder(batch.images, batch.camera_mask), batch, state
         )
+
+    def forward_features(
+        self, features: Tensor, batch: FrameBatch, state: Any = None
+    ) -> MapperOutput:
+        """Predict from image features; see `forward`.
+
+        Args:
+            features: (B, N, C, h, w) of the image encoder.
+            batch: its geometry; the images are not looked at.
+            state: as in `forward`.
+        """
+        bev = self._view(features, batch, state)
+        new_state = bev.detach() if self.config.bev.history else None
         bev = self.refine(bev)
         decoded = self.decoder(bev)
         one = self.config.decoder.num_instances
@@ -125,7 +133,20 @@ class OnlineMapper(nn.Module):
             bev=bev,
             bev_mask_logits=None if self.mask_head is None else self.mask_head(bev),
             one_to_many=one_to_many,
+            state=new_state,
         )
+
+    def _view(self, features: Tensor, batch: FrameBatch, state: Any) -> Tensor:
+        """Return the BEV map of the view transform."""
+        inputs = (features, self._pixels_from_reference(batch), batch.camera_mask, batch.can_bus)
+        if state is None:
+            return self.view_transform(*inputs)
+        if not self.config.bev.history:
+            raise ConfigError(
+                f"model '{self.config.name}' has no temporal fusion and cannot take a state; "
+                'pass None'
+            )
+        return self.view_transform(*inputs, history=state)
 
     def _check(self, batch: FrameBatch) -> None:
         image = self.config.image

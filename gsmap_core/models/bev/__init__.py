@@ -26,6 +26,11 @@ def build_view_transform(config: ModelConfig) -> nn.Module:
         from gsmap_core.models.bev.gkt import GktEncoder
 
         return GktEncoder(config)
+    if config.bev.view_transform == 'bevformer':
+        from gsmap_core.models.bev.bevformer import BevFormerEncoder
+
+        return BevFormerEncoder(config)
     raise ConfigError(
-        f"bev.view_transform '{config.bev.view_transform}' is not available yet; use 'gkt'"
+        f"bev.view_transform '{config.bev.view_transform}' is not available yet; use 'gkt' or "
+        "'bevformer'"
     )

@@ -121,7 +121,7 @@ def test_golden_maptr_inverse_sigmoid(golden_dir) -> None:
 def test_golden_maptr_reference_points_and_normalisation(golden_dir) -> None:
     """Cell centres, pillar heights and normalised points in the published order."""
     from gsmap_core.geometry.bev_grid import BevGrid
-    from gsmap_core.models.bev.gkt import pillar_heights
+    from gsmap_core.models.bev.pillars import pillar_heights
     from gsmap_core.structures import PerceptionRange
 
     ops = load_file(golden_dir / 'maptr' / 'ops.safetensors')

@@ -195,7 +195,7 @@ def test_a_cell_reads_the_window_around_its_projection(make_frame, config: Model
 
 
 def test_heights_of_the_published_model() -> None:
-    from gsmap_core.models.bev.gkt import pillar_heights
+    from gsmap_core.models.bev.pillars import pillar_heights
 
     assert pillar_heights(-2.0, 2.0, 4) == pytest.approx([-1.5, -0.5, 0.5, 1.5])
 
