@@ -143,6 +143,13 @@ def blank_pictures(num_pictures: int, image: ImageConfig) -> PictureArray:
     return np.broadcast_to(np.round(image.mean).astype(np.uint8), shape).copy()
 
 
+def as_pictures(values: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
+    """Return pictures as another type; floating point is rounded and clipped to fit uint8."""
+    if dtype == np.uint8 and values.dtype != np.uint8:
+        values = np.clip(np.rint(values), 0, 255)
+    return values.astype(dtype, copy=False)
+
+
 def prepare_image(picture: np.ndarray, camera: Camera, image: ImageConfig) -> PictureArray:
     """Resize one picture with its aspect kept and pad it at the bottom and right.
 
@@ -162,9 +169,7 @@ def prepare_image(picture: np.ndarray, camera: Camera, image: ImageConfig) -> Pi
     """
     size = fitted_size(camera, image)
     canvas = blank_pictures(1, image)[0]
-    if canvas.dtype == np.uint8 and picture.dtype != np.uint8:
-        picture = np.clip(np.rint(picture), 0, 255)
-    picture = picture.astype(canvas.dtype, copy=False)
+    picture = as_pictures(picture, canvas.dtype)
     if image.fill is not None and image.recorded_px is not None:
         picture = _filled(picture, image.recorded_px, image.fill)
     if (picture.shape[1], picture.shape[0]) != size:

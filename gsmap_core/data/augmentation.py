@@ -6,16 +6,20 @@ a twentieth of the work of doing it on the recorded ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from gsmap_core.config import ImageConfig
+from gsmap_core.data.published_augmentation import distort_in_hsv
 from gsmap_core.errors import ConfigError
 from gsmap_core.images import (
     PictureArray,
+    as_pictures,
     blank_pictures,
     fitted_size,
     prepare_image,
@@ -47,10 +51,17 @@ class AugmentationConfig:
             nothing).
         mirror: probability that the world is mirrored left to right.
         camera_drop: probability that one camera of the set is missing.
-        grid_mask: probability of masked stripes (MapTR: 0.7).
+        grid_mask: probability of masked squares (MapTR: 0.7).
+        colours: `linear` steps in RGB, one pass over the pixels; or saturation and hue in `hsv`
+            and floating point, in the order of the published models.
+        colours_at: with `hsv`, at which size: of the `prepared` pictures (MapTRv2, and MapTR on
+            Argoverse 2), or of the `recorded` ones (MapTR on nuScenes; needs `cache_gb: 0`).
+        grid_mask_scope: one mask per `sample`, before normalisation; or one for the whole `batch`
+            of a step and process, after it, as published.
 
     Raises:
-        ConfigError: a probability is outside [0, 1] or a range is negative.
+        ConfigError: a probability is outside [0, 1], a range is negative, or `colours_at` does not
+            suit `colours`.
     """
 
     photometric: float = 0.5
@@ -62,6 +73,9 @@ class AugmentationConfig:
     mirror: float = 0.5
     camera_drop: float = 0.0
     grid_mask: float = 0.0
+    colours: Literal['linear', 'hsv'] = 'linear'
+    colours_at: Literal['prepared', 'recorded'] = 'prepared'
+    grid_mask_scope: Literal['sample', 'batch'] = 'sample'
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -75,6 +89,20 @@ class AugmentationConfig:
                 raise ConfigError(
                     f'{name} is {value}; expected 0 or more (relative ones: up to 1)'
                 )
+        if self.colours_at == 'recorded' and self.colours != 'hsv':
+            raise ConfigError(
+                f"colours_at is 'recorded' and colours is '{self.colours}'; expected 'hsv' there"
+            )
+
+    @property
+    def changes_recorded(self) -> bool:
+        """Whether pictures change before they are prepared."""
+        return self.photometric > 0 and self.colours_at == 'recorded'
+
+    @property
+    def batch_grid_mask(self) -> float:
+        """Probability of a GridMask for a whole batch."""
+        return self.grid_mask if self.grid_mask_scope == 'batch' else 0.0
 
 
 @dataclass(frozen=True)
@@ -98,12 +126,23 @@ class PreparedFrame:
     camera_mask: npt.NDArray[np.bool_]
 
 
-def prepare_frame(frame: SurroundFrame, image: ImageConfig) -> PreparedFrame:
-    """Resize and pad the pictures of one camera set; the calibration follows."""
+def prepare_frame(
+    frame: SurroundFrame,
+    image: ImageConfig,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> PreparedFrame:
+    """Resize and pad the pictures of one camera set; the calibration follows.
+
+    Args:
+        frame: the camera set.
+        image: the network input.
+        change: applied to every recorded picture before.
+    """
     pictures = blank_pictures(len(frame.rig), image)
     for index, (camera, picture) in enumerate(zip(frame.rig.cameras, frame.images, strict=True)):
         if picture is not None:
-            pictures[index] = prepare_image(picture, camera, image)
+            changed = picture if change is None else change(picture)
+            pictures[index] = prepare_image(changed, camera, image)
     return PreparedFrame(
         pictures=pictures,
         sizes=np.array([fitted_size(camera, image) for camera in frame.rig.cameras]),
@@ -212,9 +251,14 @@ def distort_colours(
     for picture, (width, height), present in zip(
         pictures, frame.sizes, frame.camera_mask, strict=True
     ):
+        inside = picture[:height, :width]
+        if config.colours == 'hsv':
+            distorted = distort_in_hsv(inside, config, generator)
+            if present:
+                inside[:] = as_pictures(distorted, pictures.dtype)
+            continue
         matrix = random_colour_matrix(config, generator)
         if matrix is not None and present:
-            inside = picture[:height, :width]
             inside[:] = cv2.transform(inside, matrix)
     return replace(frame, pictures=pictures)
 
@@ -253,15 +297,19 @@ def augment(
     image: ImageConfig,
     generator: np.random.Generator,
 ) -> tuple[PreparedFrame, VectorMap]:
-    """Draw and apply all augmentations to one sample; the inputs stay untouched."""
+    """Draw and apply the augmentations of one prepared sample; the inputs stay untouched.
+
+    What changes recorded pictures (`changes_recorded`) or whole batches (`batch_grid_mask`) is
+    left to those who have them.
+    """
     mirrored, dropped, masked = generator.random(3) < (
         config.mirror,
         config.camera_drop,
-        config.grid_mask,
+        config.grid_mask if config.grid_mask_scope == 'sample' else 0.0,
     )
     if mirrored:
         frame, ground_truth = mirror_frame(frame), mirror_map(ground_truth)
-    if config.photometric:
+    if config.photometric and not config.changes_recorded:
         frame = distort_colours(frame, config, generator)
     if dropped:
         frame = drop_camera(frame, generator)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +29,7 @@ from gsmap_core.data.augmentation import (
 )
 from gsmap_core.data.drives import Drive
 from gsmap_core.data.frame_cache import FrameCache
+from gsmap_core.data.published_augmentation import distort_in_hsv
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.geometry.transforms import invert
 from gsmap_core.images import FrameBatch, decode_width
@@ -148,7 +150,8 @@ class MapDataset(Dataset[Sample]):
 
     Raises:
         DataError: no frame, or a drive has no ground truth.
-        ConfigError: mirroring was asked for with learned camera embeddings.
+        ConfigError: mirroring was asked for with learned camera embeddings, or a cache with
+            colours that change before pictures are prepared.
     """
 
     def __init__(
@@ -194,6 +197,12 @@ class MapDataset(Dataset[Sample]):
         per_frame = FrameCache.frame_bytes(num_cameras, config.image)
         places = min(len(frames), int(cache_gb * _BYTES_PER_GB / per_frame))
         if places:
+            if augmentation is not None and augmentation.changes_recorded:
+                raise ConfigError(
+                    f"cache_gb is {cache_gb} but augmentation.colours_at is 'recorded', so that "
+                    'prepared pictures differ every time; set cache_gb to 0 or colours_at to '
+                    "'prepared'"
+                )
             self.cache = FrameCache(places, num_cameras, config.image)
             logger.info('caching %d of %d frames, up to %.1f GiB', places, len(frames), cache_gb)
 
@@ -222,8 +231,14 @@ class MapDataset(Dataset[Sample]):
             self._maps[index] = found
         return found
 
-    def prepared(self, index: int) -> PreparedFrame:
+    def prepared(
+        self, index: int, change: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> PreparedFrame:
         """Return the pictures and calibration of one frame, from the cache where possible.
+
+        Args:
+            index: position in the dataset.
+            change: applied to the recorded pictures; only without a cache.
 
         Raises:
             DataError: an image cannot be read.
@@ -233,7 +248,7 @@ class MapDataset(Dataset[Sample]):
             number, position = self.frames[index]
             image = self.config.image
             recorded = self.drives[number].frame(position, decode_width(image))
-            frame = prepare_frame(recorded, image)
+            frame = prepare_frame(recorded, image, change)
             if self.cache:
                 self.cache.put(index, frame)
         return frame
@@ -244,10 +259,13 @@ class MapDataset(Dataset[Sample]):
         Raises:
             DataError: the frame cannot be read.
         """
-        frame, ground_truth = self.prepared(index), self.ground_truth(index)
-        if self.augmentation is not None:
+        config, change = self.augmentation, None
+        if config is not None and config.changes_recorded:
+            change = partial(distort_in_hsv, config=config, generator=generator)
+        frame, ground_truth = self.prepared(index, change), self.ground_truth(index)
+        if config is not None:
             frame, ground_truth = augment(
-                frame, ground_truth, self.augmentation, self.config.image, generator
+                frame, ground_truth, config, self.config.image, generator
             )
         pixels_from_camera = np.tile(np.eye(4), (len(frame.pictures), 1, 1))
         pixels_from_camera[:, :3, :3] = frame.intrinsics
