@@ -90,6 +90,7 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
         seed=recipe.seed,
         cache_gb=recipe.cache_gb,
         stride=recipe.frame_stride,
+        skip_empty=recipe.skip_empty,
     )
     val_data = None
     if info.val_data:
@@ -97,6 +98,7 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
             _open_drives(info.val_data),
             info.model,
             cache_gb=recipe.cache_gb,
+            stride=recipe.eval_frame_stride,
             max_frames=recipe.eval_max_frames,
         )
     if not args.resume:
@@ -121,7 +123,9 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
     if processes.is_main:
         print(
             f'training {info.model.name} on {len(train_data)} frames of '
-            f'{len(train_data.drives)} drives, {trainer.total_steps} steps, in {directory.path}',
+            f'{len(train_data.drives)} drives, {trainer.total_steps} steps of '
+            f'{recipe.batch_size} x {processes.count} x {trainer.accumulation} samples, in '
+            f'{directory.path}',
             file=sys.stderr,
         )
     stop = _StopOnSignal()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from gsmap_core.categories import category_by_name
 from gsmap_core.config import ImageConfig, ModelConfig
 from gsmap_core.data.augmentation import (
     AugmentationConfig,
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 MAX_BAD_FRACTION = 0.05
 #: Replacements tried for one unreadable frame.
 _MAX_REDRAWS = 20
+#: Replacements tried for one frame without elements.
+_MAX_EMPTY_REDRAWS = 200
 _BYTES_PER_GB = 1024**3
 
 
@@ -147,6 +150,7 @@ class MapDataset(Dataset[Sample]):
         cache_gb: memory for prepared pictures [GiB]; 0: none.
         stride: use every n-th frame.
         max_frames: use at most this many frames, spread evenly; None: all.
+        skip_empty: replace a frame without any element of the model's categories by another one.
 
     Raises:
         DataError: no frame, or a drive has no ground truth.
@@ -164,6 +168,7 @@ class MapDataset(Dataset[Sample]):
         cache_gb: float = 0.0,
         stride: int = 1,
         max_frames: int | None = None,
+        skip_empty: bool = False,
     ) -> None:
         if augmentation is not None and augmentation.mirror and config.num_cameras:
             raise ConfigError(
@@ -171,7 +176,8 @@ class MapDataset(Dataset[Sample]):
                 'per camera, and mirroring exchanges left and right; set it to 0'
             )
         self.drives, self.config = tuple(drives), config
-        self.augmentation, self.seed = augmentation, seed
+        self.augmentation, self.seed, self.skip_empty = augmentation, seed, skip_empty
+        self._category_ids = {category_by_name(name).id for name in config.categories}
         frames = [
             (number, index)
             for number, drive in enumerate(self.drives)
@@ -280,11 +286,27 @@ class MapDataset(Dataset[Sample]):
             index=index,
         )
 
+    def _is_empty(self, index: int) -> bool:
+        elements = self.ground_truth(index).elements
+        return not any(element.category in self._category_ids for element in elements)
+
+    def _filled(self, index: int, generator: np.random.Generator) -> int:
+        """Return the frame, or one drawn instead because it has no element."""
+        for _ in range(_MAX_EMPTY_REDRAWS):
+            if not self._is_empty(index):
+                return index
+            index = int(generator.integers(len(self.frames)))
+        raise DataError(
+            f'{_MAX_EMPTY_REDRAWS} frames drawn in a row have no element of '
+            f'{", ".join(self.config.categories)}; give data with ground truth, or set '
+            'skip_empty to false'
+        )
+
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Return the sample of (epoch, index), or another one where that cannot be read.
+        """Return the sample of (epoch, index), or another one where that cannot be used.
 
         Raises:
-            DataError: many frames in a row cannot be read.
+            DataError: many frames in a row cannot be read, or are empty with `skip_empty`.
         """
         epoch, index = key
         generator = np.random.default_rng((self.seed, epoch, index))
@@ -292,6 +314,8 @@ class MapDataset(Dataset[Sample]):
         last_error: DataError | None = None
         for _ in range(_MAX_REDRAWS):
             try:
+                if self.skip_empty:
+                    index = self._filled(index, generator)
                 return replace(self.load(index, generator), bad_frames=tuple(bad))
             except DataError as error:
                 logger.warning('skipped %s: %s', self.describe(index), error)

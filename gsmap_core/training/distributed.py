@@ -55,11 +55,16 @@ class Processes:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Return a model whose gradients are averaged over the processes."""
+    def wrap(self, model: nn.Module, *, sync_norm: bool = True) -> nn.Module:
+        """Return a model whose gradients are averaged over the processes.
+
+        Args:
+            model: on this process's device.
+            sync_norm: BatchNorm that trains takes its statistics over all processes (GPUs only).
+        """
         if self.count == 1:
             return model
-        if self.device.type == 'cuda':
+        if self.device.type == 'cuda' and sync_norm:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         # Published models carry weights that their forward pass never uses.
         return DistributedDataParallel(model, find_unused_parameters=True)

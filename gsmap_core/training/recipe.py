@@ -20,57 +20,79 @@ class TrainConfig:
         name: of the recipe.
         steps: optimiser steps; None: given by `epochs`.
         epochs: passes over the training frames; None: given by `steps`.
-        batch_size: samples per step and process.
+        dataset: that the published numbers were reached on; only told, any data will do.
+        batch_size: samples per forward pass and process.
+        total_batch_size: samples per step over all processes, as a paper states it; so many
+            forward passes are accumulated that it comes out right. None: by `accumulate_steps`.
+        accumulate_steps: forward passes per step and process.
         lr: peak learning rate.
         backbone_lr_factor: learning rate of the image backbone relative to `lr` (MapTR: 0.1 with
             pretrained weights).
-        weight_decay: AdamW; not applied to norms, biases and embeddings.
+        weight_decay: AdamW.
+        decayed: `weights`: not norms, biases and embeddings; or `all` parameters, as published.
         warmup_steps: linear warm-up.
         warmup_factor: learning rate at the first step, relative to the peak.
-        min_lr_factor: learning rate at the last step, relative to the peak (cosine).
+        min_lr_factor: learning rate at the end, relative to the peak (cosine).
+        lr_schedule: the cosine moves with every `step`, or stays for an `epoch` as in MapTR.
         grad_clip_norm: largest L2 norm of the gradient.
         ema_decay: of the averaged weights that are evaluated and shipped; 0: no averaging.
-        precision: `bf16` computes the forward pass in bfloat16 where autocast allows.
+        precision: `bf16` and `fp16` compute the forward pass in that type where autocast allows.
+        loss_scale: constant factor on the loss during a backward pass in `fp16`.
+        sync_norm: BatchNorm that trains takes its statistics over all processes (GPUs only).
         channels_last: memory layout of images and convolutions.
         seed: of initialisation, order and augmentation.
         eval_interval_steps: steps between evaluations; 0: only at the end.
+        eval_interval_epochs: the same in epochs; replaces `eval_interval_steps`.
         eval_max_frames: validation frames used, spread evenly; None: all.
+        eval_frame_stride: evaluate on every n-th frame.
         eval_batch_size: samples per forward pass of an evaluation.
         log_interval_steps: steps between lines of the log.
         checkpoint_interval_min: time between checkpoints [min].
         workers: loader processes; 0: load in the training process.
         cache_gb: memory for prepared pictures [GiB].
         frame_stride: train on every n-th frame.
+        skip_empty: a frame without any element is replaced by another one drawn at random.
         max_skipped_steps: steps without finite gradient in a row that end the training.
         augmentation: random changes to the samples.
 
     Raises:
-        ConfigError: not exactly one of `steps` and `epochs`, or a value out of range.
+        ConfigError: not exactly one of `steps` and `epochs`, both `total_batch_size` and
+            `accumulate_steps`, or a value out of range.
     """
 
     name: str = 'default'
     steps: int | None = None
     epochs: float | None = None
+    dataset: Literal['any', 'nuscenes', 'argoverse2'] = 'any'
     batch_size: int = 4
+    total_batch_size: int | None = None
+    accumulate_steps: int = 1
     lr: float = 6e-4
     backbone_lr_factor: float = 1.0
     weight_decay: float = 0.01
+    decayed: Literal['weights', 'all'] = 'weights'
     warmup_steps: int = 500
     warmup_factor: float = 1 / 3
     min_lr_factor: float = 1e-3
+    lr_schedule: Literal['step', 'epoch'] = 'step'
     grad_clip_norm: float = 35.0
     ema_decay: float = 0.999
-    precision: Literal['fp32', 'bf16'] = 'fp32'
+    precision: Literal['fp32', 'bf16', 'fp16'] = 'fp32'
+    loss_scale: float = 512.0
+    sync_norm: bool = True
     channels_last: bool = False
     seed: int = 0
     eval_interval_steps: int = 1000
+    eval_interval_epochs: float | None = None
     eval_max_frames: int | None = 200
+    eval_frame_stride: int = 1
     eval_batch_size: int = 8
     log_interval_steps: int = 20
     checkpoint_interval_min: float = 3.0
     workers: int = 1
     cache_gb: float = 4.0
     frame_stride: int = 1
+    skip_empty: bool = False
     max_skipped_steps: int = 20
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
@@ -80,19 +102,33 @@ class TrainConfig:
             raise ConfigError(
                 f'steps is {self.steps} and epochs is {self.epochs}; expected exactly one of them'
             )
+        if self.total_batch_size is not None and self.accumulate_steps != 1:
+            raise ConfigError(
+                f'total_batch_size is {self.total_batch_size} and accumulate_steps is '
+                f'{self.accumulate_steps}; expected one of them, the other follows'
+            )
         for name in (
             'batch_size',
             'lr',
             'backbone_lr_factor',
             'grad_clip_norm',
+            'loss_scale',
+            'accumulate_steps',
             'frame_stride',
+            'eval_frame_stride',
             'eval_batch_size',
             'log_interval_steps',
             'max_skipped_steps',
         ):
             if getattr(self, name) <= 0:
                 raise ConfigError(f'{name} is {getattr(self, name)}; expected more than 0')
-        for name in ('steps', 'epochs', 'eval_max_frames'):
+        for name in (
+            'steps',
+            'epochs',
+            'total_batch_size',
+            'eval_interval_epochs',
+            'eval_max_frames',
+        ):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f'{name} is {value}; expected more than 0')
@@ -110,12 +146,42 @@ class TrainConfig:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f'{name} is {getattr(self, name)}; expected 0 to 1')
 
+    def accumulation(self, num_processes: int = 1) -> int:
+        """Return the forward passes per step and process.
+
+        Raises:
+            ConfigError: `total_batch_size` cannot be reached with that many processes.
+        """
+        if self.total_batch_size is None:
+            return self.accumulate_steps
+        at_once = self.batch_size * num_processes
+        if self.total_batch_size % at_once:
+            raise ConfigError(
+                f'total_batch_size is {self.total_batch_size}, and {num_processes} process(es) '
+                f'with batch_size {self.batch_size} take {at_once} samples at once, which does '
+                'not divide it; set batch_size to a value that does, or total_batch_size to null '
+                'and choose lr anew'
+            )
+        return self.total_batch_size // at_once
+
+    def steps_per_epoch(self, num_frames: int, num_processes: int = 1) -> float:
+        """Return the optimiser steps of one pass over a training set of that many frames."""
+        per_forward = self.batch_size * num_processes
+        return num_frames / (per_forward * self.accumulation(num_processes))
+
     def total_steps(self, num_frames: int, num_processes: int = 1) -> int:
         """Return the number of optimiser steps for a training set of that many frames."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None  # checked at construction
-        return max(1, round(self.epochs * num_frames / (self.batch_size * num_processes)))
+        return max(1, round(self.epochs * self.steps_per_epoch(num_frames, num_processes)))
+
+    def eval_steps(self, num_frames: int, num_processes: int = 1) -> int:
+        """Return the steps between evaluations; 0: only at the end."""
+        if self.eval_interval_epochs is None:
+            return self.eval_interval_steps
+        per_epoch = self.steps_per_epoch(num_frames, num_processes)
+        return max(1, round(self.eval_interval_epochs * per_epoch))
 
 
 def load_recipe(name_or_path: str) -> TrainConfig:

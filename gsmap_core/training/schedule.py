@@ -15,15 +15,23 @@ BACKBONE_PREFIX = 'image_encoder.backbone.'
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
-def lr_factor(step: int, total_steps: int, recipe: TrainConfig) -> float:
+def lr_factor(
+    step: int, total_steps: int, recipe: TrainConfig, steps_per_epoch: float = math.inf
+) -> float:
     """Return the learning rate of a step relative to its peak: linear warm-up times cosine.
 
     Args:
         step: 0 to total_steps - 1.
         total_steps: length of the training.
-        recipe: warm-up and final value.
+        recipe: warm-up, final value, and whether the cosine moves per step or per epoch.
+        steps_per_epoch: steps of one pass over the training frames; for `lr_schedule: epoch`.
     """
-    progress = min(step / max(total_steps - 1, 1), 1.0)
+    if recipe.lr_schedule == 'epoch':
+        # The last of E epochs is at (E - 1) / E, as published: the lowest rate is not reached.
+        num_epochs = max(1, round(total_steps / steps_per_epoch))
+        progress = min(int(step / steps_per_epoch + 1e-9) / num_epochs, 1.0)
+    else:
+        progress = min(step / max(total_steps - 1, 1), 1.0)
     low = recipe.min_lr_factor
     cosine = low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * progress))
     if step < recipe.warmup_steps:
@@ -42,7 +50,8 @@ def parameter_groups(model: nn.Module, recipe: TrainConfig) -> list[dict[str, An
     """Split the trainable parameters by learning rate and weight decay.
 
     Norms, biases and embeddings (also bare parameters with `embed` or `quer` in their names) do
-    not decay: pulling them to zero regularises nothing.
+    not decay, because pulling them to zero regularises nothing; with `decayed: all`, as published,
+    they do.
 
     Raises:
         ConfigError: the backbone has its own rate, but no parameter lies where it is expected.
@@ -60,6 +69,7 @@ def parameter_groups(model: nn.Module, recipe: TrainConfig) -> list[dict[str, An
         last = name.rsplit('.', 1)[-1]
         decays = parameter.ndim > 1 and id(parameter) not in undecayed
         decays = decays and not any(word in last for word in ('embed', 'quer'))
+        decays = decays or recipe.decayed == 'all'
         groups.setdefault((name.startswith(BACKBONE_PREFIX), decays), []).append(parameter)
     if recipe.backbone_lr_factor != 1.0 and not any(is_backbone for is_backbone, _ in groups):
         raise ConfigError(

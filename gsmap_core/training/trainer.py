@@ -7,24 +7,31 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from gsmap_core.config import to_plain
 from gsmap_core.data.loading import BadFrames, Batch, MapDataset, make_loader
+from gsmap_core.data.published_augmentation import draw_grid_mask
 from gsmap_core.data.sampling import ResumableSampler
 from gsmap_core.errors import TrainingError
+from gsmap_core.images import FrameBatch
 from gsmap_core.losses.criterion import Criterion
 from gsmap_core.models.checkpoint import load_weights_into, save_checkpoint
 from gsmap_core.models.mapper import OnlineMapper
 from gsmap_core.training.distributed import Processes
 from gsmap_core.training.ema import ModelEma
+from gsmap_core.training.precision import autocast
+from gsmap_core.training.progress import Feed, Window
 from gsmap_core.training.run_directory import RunDirectory, RunInfo
 from gsmap_core.training.schedule import build_optimizer, lr_factor, set_learning_rate
 from gsmap_core.training.validation import validate
@@ -95,13 +102,17 @@ class Trainer:
         if self.recipe.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEma(model, self.recipe.ema_decay)
-        self.wrapped = processes.wrap(model)
+        self.wrapped = processes.wrap(model, sync_norm=self.recipe.sync_norm)
         # Wrapping may exchange normalisation layers, so the optimiser looks at what is inside.
         self.model = model if processes.count == 1 else cast(OnlineMapper, self.wrapped.module)
         self.criterion = Criterion(self.config).to(processes.device)
         self.optimizer = build_optimizer(self.model, self.recipe)
         self.parameters = [p for g in self.optimizer.param_groups for p in g['params']]
-        self.total_steps = self.recipe.total_steps(len(train_data), processes.count)
+        size = (len(train_data), processes.count)
+        self.accumulation = self.recipe.accumulation(processes.count)
+        self.steps_per_epoch = self.recipe.steps_per_epoch(*size)
+        self.total_steps = self.recipe.total_steps(*size)
+        self.eval_steps = self.recipe.eval_steps(*size)
         self.bad_frames = BadFrames(train_data)
         self.step = 0
         self.samples = 0
@@ -144,7 +155,7 @@ class Trainer:
         )
         started = last_saved = time.monotonic()
         limit_s = math.inf if max_minutes is None else 60.0 * max_minutes
-        window = _Window()
+        window = Window()
         loss = math.nan
         batches = iter(loader)
         bar = tqdm(
@@ -154,18 +165,16 @@ class Trainer:
             stopping = False
             while self.step < self.total_steps and not stopping:
                 before = time.perf_counter()
-                batch = next(batches)
-                loaded = time.perf_counter()
-                self.bad_frames.add(batch.bad_frames)
-                losses, norm = self._train_step(batch)
-                now = time.perf_counter()
-                window.add(losses, norm, loaded - before, now - loaded, len(batch))
-                self.trained_s += now - before
+                feed = Feed(batches, self.accumulation)
+                losses, norm = self._train_step(feed)
+                step_s = time.perf_counter() - before
+                window.add(losses, norm, feed.loading_s, step_s - feed.loading_s, feed.num_samples)
+                self.trained_s += step_s
                 bar.update()
                 if self.step % recipe.log_interval_steps == 0 or self.step == self.total_steps:
                     loss = self._log(window, bar)
-                    window = _Window()
-                if recipe.eval_interval_steps and self.step % recipe.eval_interval_steps == 0:
+                    window = Window()
+                if self.eval_steps and self.step % self.eval_steps == 0:
                     self._evaluate()
                 stopping = processes.any(time.monotonic() - started > limit_s or stop_requested())
                 minutes = (time.monotonic() - last_saved) / 60.0
@@ -184,24 +193,20 @@ class Trainer:
         processes.barrier()
         return TrainResult(self.step, self.total_steps, self.best_score, loss)
 
-    def _train_step(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Do one optimiser step; return the losses and the norm of the gradient."""
-        recipe, device = self.recipe, self.processes.device
+    def _train_step(self, feed: Iterable[Batch]) -> tuple[dict[str, Tensor], Tensor]:
+        """Do one optimiser step over some batches; return mean losses and the gradient's norm."""
+        recipe = self.recipe
         self.wrapped.train()
-        # Dropout of this step; see the class about resuming.
-        torch.manual_seed(_mix(recipe.seed, self.step, self.processes.rank))
-        factor = lr_factor(self.step, self.total_steps, recipe)
-        set_learning_rate(self.optimizer, factor)
-        frames = batch.frame_batch(self.config.image, device)
-        if not recipe.channels_last:
-            frames = replace(frames, images=frames.images.contiguous())
-        targets = [target.to(device) for target in batch.targets]
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == 'bf16'):
-            output = self.wrapped(frames)
-        losses = self.criterion(output, targets)
-        total = torch.stack(list(losses.values())).sum()
+        set_learning_rate(self.optimizer, self._lr_factor(self.step))
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        sums: dict[str, Tensor] = {}
+        for part, batch in enumerate(feed):
+            self.bad_frames.add(batch.bad_frames)
+            for name, loss in self._add_gradients(batch, part).items():
+                sums[name] = sums[name] + loss if name in sums else loss
+        if recipe.precision == 'fp16':
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, 1.0 / recipe.loss_scale)
         # Gradients are the same in all processes by now, so that all of them skip or none.
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.grad_clip_norm)
         if bool(torch.isfinite(norm)):
@@ -211,8 +216,49 @@ class Trainer:
         else:
             self._skip()
         self.step += 1
-        self.samples += recipe.batch_size * self.processes.count
-        return {'total': total.detach(), **{k: v.detach() for k, v in losses.items()}}, norm
+        self.samples += recipe.batch_size * self.processes.count * self.accumulation
+        return {name: loss / self.accumulation for name, loss in sums.items()}, norm
+
+    def _add_gradients(self, batch: Batch, part: int) -> dict[str, Tensor]:
+        """Run one batch forward and backward; return its losses without their graph."""
+        recipe, processes = self.recipe, self.processes
+        key = (recipe.seed, self.step, processes.rank)
+        # Dropout of this step; see the class about resuming.
+        torch.manual_seed(_mix(*key, part) if part else _mix(*key))
+        frames = self._frames(batch, part)
+        targets = [target.to(processes.device) for target in batch.targets]
+        factor = 1.0 / self.accumulation
+        if recipe.precision == 'fp16':
+            factor *= recipe.loss_scale
+        with self._averaging(part):
+            with autocast(processes.device, recipe.precision):
+                output = self.wrapped(frames)
+            losses = self.criterion(output, targets)
+            total = torch.stack(list(losses.values())).sum()
+            (total * factor).backward()
+        return {'total': total.detach(), **{k: v.detach() for k, v in losses.items()}}
+
+    def _averaging(self, part: int) -> AbstractContextManager[Any]:
+        """Return the context in which gradients are averaged over processes, if it is time."""
+        if self.processes.count == 1 or part == self.accumulation - 1:
+            return nullcontext()
+        return cast(DistributedDataParallel, self.wrapped).no_sync()
+
+    def _frames(self, batch: Batch, part: int) -> FrameBatch:
+        """Return what the model takes, with the augmentation that is drawn per batch."""
+        recipe = self.recipe
+        frames = batch.frame_batch(self.config.image, self.processes.device)
+        images = frames.images if recipe.channels_last else frames.images.contiguous()
+        generator = np.random.default_rng((recipe.seed, self.step, self.processes.rank, part))
+        if generator.random() < recipe.augmentation.batch_grid_mask:
+            height, width = images.shape[-2:]
+            mask = torch.from_numpy(draw_grid_mask(height, width, generator))
+            images = images * mask.to(images.device)
+        return replace(frames, images=images)
+
+    def _lr_factor(self, step: int) -> float:
+        """Return the learning rate of a step relative to its peak."""
+        return lr_factor(step, self.total_steps, self.recipe, self.steps_per_epoch)
 
     def _skip(self) -> None:
         """Leave the weights as they are after a gradient that is not finite."""
@@ -231,11 +277,11 @@ class Trainer:
                 f"start again; the last good state is in '{self.run_directory.path}'"
             )
 
-    def _log(self, window: _Window, bar: Any) -> float:
+    def _log(self, window: Window, bar: Any) -> float:
         """Write the means of a window; return the mean total loss."""
         means = window.means()
         epoch = self.samples / len(self.train_data)
-        factor = lr_factor(max(self.step - 1, 0), self.total_steps, self.recipe)
+        factor = self._lr_factor(max(self.step - 1, 0))
         values = {
             'epoch': round(epoch, 4),
             'lr': self.recipe.lr * factor,
@@ -286,8 +332,7 @@ class Trainer:
 
     def _finish(self) -> None:
         """Evaluate for the last time and write the checkpoint that is shipped."""
-        interval = self.recipe.eval_interval_steps
-        if not interval or self.step % interval:
+        if not self.eval_steps or self.step % self.eval_steps:
             self._evaluate()
         if self.processes.is_main:
             if self.best_score is not None:
@@ -359,49 +404,6 @@ class Trainer:
         if self.processes.is_main:
             self.run_directory.forget_after(self.step)
         logger.info('resumed at step %d of %d', self.step, self.total_steps)
-
-
-class _Window:
-    """Sums over the steps between two log lines; stays on the device until it is read."""
-
-    def __init__(self) -> None:
-        self._count = self._num_samples = 0
-        self._sums: dict[str, Tensor] = {}
-        self._norm = torch.zeros(())
-        self._data_s = self._step_s = 0.0
-
-    def __bool__(self) -> bool:
-        """Return whether any step was added."""
-        return self._count > 0
-
-    def add(
-        self,
-        losses: dict[str, Tensor],
-        norm: Tensor,
-        data_s: float,
-        step_s: float,
-        num_samples: int,
-    ) -> None:
-        """Add one step."""
-        self._count += 1
-        self._num_samples += num_samples
-        for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
-        self._norm = self._norm.to(norm.device) + norm.detach()
-        self._data_s += data_s
-        self._step_s += step_s
-
-    def means(self) -> dict[str, Any]:
-        """Return the means of the window."""
-        numbers = torch.stack([*self._sums.values(), self._norm.float()]).tolist()
-        means = [number / self._count for number in numbers]
-        return {
-            'loss': dict(zip(self._sums, means[:-1], strict=True)),
-            'grad_norm': means[-1],
-            'data_s': round(self._data_s / self._count, 4),
-            'step_s': round(self._step_s / self._count, 4),
-            'samples_per_s': round(self._num_samples / (self._data_s + self._step_s), 3),
-        }
 
 
 def _mix(*numbers: int) -> int:

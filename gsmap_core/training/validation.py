@@ -14,6 +14,7 @@ from gsmap_core.data.sampling import SequentialBatches
 from gsmap_core.evaluation.chamfer import ChamferEvaluator, ChamferResult
 from gsmap_core.losses.criterion import Criterion
 from gsmap_core.models.postprocess import to_vector_maps
+from gsmap_core.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def validate(
         config: of the model.
         device: where the model is.
         batch_size: samples per forward pass.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `fp16`.
         progress: show a bar on stderr.
     """
     model.eval()
@@ -63,7 +64,7 @@ def validate(
     sums: dict[str, float] = {}
     for batch in tqdm(loader, desc='validation', disable=not progress, leave=False):
         truths = [dataset.ground_truth(index) for index in batch.indices]
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
+        with autocast(device, precision):
             output = model(batch.frame_batch(config.image, device))
         losses = criterion(output, [target.to(device) for target in batch.targets])
         for name, loss in losses.items():

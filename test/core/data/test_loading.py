@@ -16,6 +16,7 @@ from gsmap_core.data.loading import BadFrames, MapDataset, collate, find_bags, m
 from gsmap_core.data.sampling import ResumableSampler, SequentialBatches
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.images import make_frame_batch
+from gsmap_core.structures import MapElement
 from gsmap_core.targets import make_targets
 
 CONFIG = micro_config()
@@ -159,6 +160,29 @@ def test_more_than_five_percent_unreadable_frames_end_the_training():
         counter.add([9])
     hopeless = MapDataset([FakeDrive(3, broken=(0, 1, 2))], CONFIG)
     with pytest.raises(DataError, match='fake image . is corrupt'):
+        hopeless[0, 0]
+
+
+class SparseDrive(FakeDrive):
+    """Only frame 2 has elements, frame 3 a category that the model does not predict."""
+
+    def ground_truth(self, index):
+        full = super().ground_truth(index)
+        if index == 3:
+            return replace(full, elements=(MapElement(3, np.array([[0.0, 0], [9, 0]])),))
+        return full if index == 2 else replace(full, elements=())
+
+
+def test_frames_without_elements_are_replaced_where_asked_for():
+    plain = MapDataset([SparseDrive(5)], CONFIG)
+    assert plain[0, 1].index == 1 and len(plain[0, 1].targets) == 0
+    dataset = MapDataset([SparseDrive(5)], CONFIG, skip_empty=True)
+    samples = [dataset[0, index] for index in range(5)]
+    assert [sample.index for sample in samples] == [2] * 5
+    assert [len(sample.targets) for sample in samples] == [3] * 5
+    assert not any(sample.bad_frames for sample in samples)
+    hopeless = MapDataset([SparseDrive(2)], CONFIG, skip_empty=True)
+    with pytest.raises(DataError, match='200 frames drawn in a row have no element of divider'):
         hopeless[0, 0]
 
 

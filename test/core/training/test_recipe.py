@@ -34,8 +34,10 @@ def test_every_shipped_recipe_loads():
         ({}, 'expected exactly one'),
         ({'steps': 5, 'epochs': 1.0}, 'expected exactly one'),
         ({'steps': 5, 'lr': 0.0}, 'lr is 0.0; expected more than 0'),
-        ({'steps': 5, 'precision': 'fp16'}, "'fp16' is not allowed"),
+        ({'steps': 5, 'precision': 'fp8'}, "'fp8' is not allowed"),
         ({'steps': 5, 'augmentation': {'mirror': 2.0}}, 'mirror is 2.0'),
+        ({'steps': 5, 'total_batch_size': 8, 'accumulate_steps': 2}, 'expected one of them'),
+        ({'steps': 5, 'eval_interval_epochs': 0.0}, 'eval_interval_epochs is 0.0'),
     ],
 )
 def test_bad_recipes_are_refused_with_the_place(values, message):
@@ -59,6 +61,40 @@ def test_length_from_epochs_counts_all_processes():
     recipe = TrainConfig(epochs=3, batch_size=4)
     assert recipe.total_steps(100) == 75
     assert recipe.total_steps(100, 2) == 38
+
+
+def test_a_stated_batch_is_reached_by_accumulating():
+    recipe = TrainConfig(epochs=24, batch_size=4, total_batch_size=32)
+    assert [recipe.accumulation(count) for count in (1, 2, 8)] == [8, 4, 1]
+    for count in (1, 2, 8):  # the same training on any number of GPUs
+        assert recipe.steps_per_epoch(28130, count) == 28130 / 32
+        assert recipe.total_steps(28130, count) == 21098
+    with pytest.raises(ConfigError, match='3 process.es. with batch_size 4 take 12 samples'):
+        recipe.accumulation(3)
+    assert TrainConfig(steps=1, accumulate_steps=3).accumulation(5) == 3
+
+
+def test_evaluations_come_every_so_many_epochs():
+    recipe = TrainConfig(epochs=24, batch_size=4, eval_interval_epochs=6)
+    assert recipe.eval_steps(100, 1) == 150 and recipe.eval_steps(100, 5) == 30
+    assert TrainConfig(steps=5, eval_interval_steps=7).eval_steps(100) == 7
+
+
+def test_cosine_stays_for_an_epoch():
+    """4 epochs of 2.5 steps, no warm-up: 1, cos(pi / 4), cos(pi / 2), cos(3 pi / 4)."""
+    recipe = TrainConfig(epochs=4, lr_schedule='epoch', warmup_steps=0, min_lr_factor=0.1)
+    values = [lr_factor(step, 10, recipe, 2.5) for step in range(10)]
+    expected = [0.1 + 0.45 * (1 + c) for c in (1.0, 2**-0.5, 0.0, -(2**-0.5))]
+    assert values == pytest.approx([expected[i] for i in (0, 0, 0, 1, 1, 2, 2, 2, 3, 3)])
+    warm = TrainConfig(epochs=4, lr_schedule='epoch', warmup_steps=4, min_lr_factor=0.1)
+    values = [lr_factor(step, 10, warm, 2.5) for step in range(5)]
+    ramp = [1 / 3, 0.5, 2 / 3, 5 / 6, 1.0]
+    assert values == pytest.approx(
+        [r * e for r, e in zip(ramp, [1, 1, 1, *expected[1:2] * 2], strict=True)]
+    )
+    # Cut short with --steps: less than an epoch stays at the peak.
+    short = TrainConfig(steps=2, lr_schedule='epoch', warmup_steps=0)
+    assert [lr_factor(step, 2, short, 1000.0) for step in range(2)] == [1.0, 1.0]
 
 
 def test_learning_rate_warms_up_and_follows_a_cosine():
@@ -93,6 +129,12 @@ def test_parameter_groups_spare_norms_biases_and_embeddings():
     assert seen == {(True, 0.3), (True, 0.0), (False, 0.3), (False, 0.0)}
     set_learning_rate(optimizer, 0.1)
     assert sorted({g['lr'] for g in optimizer.param_groups}) == pytest.approx([0.005, 0.01])
+
+
+def test_published_weight_decay_spares_nothing():
+    recipe = TrainConfig(steps=1, weight_decay=0.3, decayed='all', backbone_lr_factor=0.1)
+    optimizer = build_optimizer(OnlineMapper(micro_config()), recipe)
+    assert [group['weight_decay'] for group in optimizer.param_groups] == [0.3, 0.3]
 
 
 def test_missing_backbone_with_its_own_rate_is_refused():

@@ -8,7 +8,7 @@ from helpers.fake_drives import FakeDrive, micro_config
 from safetensors import safe_open
 
 from gsmap_core.data.augmentation import AugmentationConfig
-from gsmap_core.data.loading import MapDataset
+from gsmap_core.data.loading import MapDataset, collate
 from gsmap_core.errors import DataError, TrainingError
 from gsmap_core.models.checkpoint import load_checkpoint
 from gsmap_core.training.distributed import Processes
@@ -76,17 +76,29 @@ def test_two_frames_are_learned_by_heart(tmp_path):
     assert list((run.path / 'tensorboard').glob('events*'))
 
 
-@pytest.mark.parametrize('dropout', [0.1])
-def test_interrupted_training_continues_identically(tmp_path, dropout):
-    config = micro_config(dropout=dropout)
-    straight = make_trainer(tmp_path, make_recipe(), config)
+PUBLISHED = {
+    'accumulate_steps': 2,
+    'batch_size': 1,
+    'lr_schedule': 'epoch',
+    'ema_decay': 0.0,
+    'decayed': 'all',
+    'augmentation': AugmentationConfig(
+        mirror=0.0, colours='hsv', grid_mask=0.7, grid_mask_scope='batch'
+    ),
+}
+
+
+@pytest.mark.parametrize('values', [{}, PUBLISHED], ids=['own', 'published'])
+def test_interrupted_training_continues_identically(tmp_path, values):
+    recipe, config = make_recipe(**values), micro_config(dropout=0.1)
+    straight = make_trainer(tmp_path, recipe, config)
     straight.run()
-    first = make_trainer(tmp_path, make_recipe(), config)
+    first = make_trainer(tmp_path, recipe, config)
     result = first.run(stop_requested=lambda: first.step == 3)
     assert result.step == 3 and not result.is_finished
     torch.manual_seed(12345)  # a new process has another random state
     run, info = RunDirectory.open(first.run_directory.path)
-    assert info.recipe == make_recipe() and info.model == config
+    assert info.recipe == recipe and info.model == config
     second = make_trainer(tmp_path, info.recipe, info.model, run=run)
     second.resume()
     assert second.run().is_finished
@@ -97,6 +109,54 @@ def test_interrupted_training_continues_identically(tmp_path, dropout):
         straight.run_directory.model_path.read_bytes()[-4000:]
         == (second.run_directory.model_path.read_bytes()[-4000:])
     )
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(tmp_path):
+    """One frame only, so that neither statistics nor the number of elements differ."""
+    logs = []
+    for values in ({'batch_size': 4}, {'batch_size': 1, 'accumulate_steps': 4}):
+        recipe = make_recipe(steps=2, augmentation=PLAIN, **values)
+        trainer = make_trainer(tmp_path, recipe, drive=FakeDrive(1))
+        trainer.run()
+        logs.append(trainer.run_directory.metrics())
+        assert trainer.samples == 8
+    for large, small in zip(*logs, strict=True):
+        assert small['epoch'] == large['epoch']
+        assert small['grad_norm'] == pytest.approx(large['grad_norm'], rel=2e-3)
+        assert small['loss'] == pytest.approx(large['loss'], rel=2e-3)
+
+
+def test_a_grid_mask_hides_the_same_squares_of_a_whole_batch(tmp_path):
+    masked = AugmentationConfig(
+        photometric=0.0, mirror=0.0, grid_mask=1.0, grid_mask_scope='batch'
+    )
+    trainer = make_trainer(tmp_path, make_recipe(augmentation=masked))
+    batch = collate([trainer.train_data[0, 0], trainer.train_data[0, 1]])
+    plain = batch.frame_batch(trainer.config.image).images
+    hidden = []
+    for step, part in ((0, 0), (0, 0), (0, 1), (1, 0)):
+        trainer.step = step
+        images = trainer._frames(batch, part).images
+        changed = images != plain
+        assert not images[changed].any()
+        squares = changed.flatten(0, 2)
+        assert squares.any() and torch.equal(squares.any(0), squares.sum(0) > 9)
+        hidden.append(squares.any(0))
+    assert torch.equal(hidden[0], hidden[1])
+    assert not torch.equal(hidden[0], hidden[2]) and not torch.equal(hidden[0], hidden[3])
+    off = make_trainer(tmp_path, make_recipe(augmentation=PLAIN))
+    torch.testing.assert_close(off._frames(batch, 0).images, plain, rtol=0, atol=0)
+
+
+def test_half_precision_with_a_scaled_loss_has_the_same_gradient(tmp_path):
+    norms = []
+    for precision in ('fp32', 'fp16'):
+        recipe = make_recipe(steps=1, precision=precision, augmentation=PLAIN)
+        trainer = make_trainer(tmp_path, recipe)
+        trainer.run()
+        norms.append(trainer.run_directory.metrics()[0]['grad_norm'])
+        assert trainer.skipped_steps == 0
+    assert norms[0] != norms[1] == pytest.approx(norms[0], rel=0.05)
 
 
 def test_work_lost_in_a_kill_is_not_logged_twice(tmp_path):
