@@ -40,19 +40,19 @@ def distort_in_hsv(
     is_contrast_first = generator.random() < 0.5
     amount = generator.uniform(-1.0, 1.0, 4)
     order = generator.permutation(3)
-    result = picture.astype(np.float32)
+    result: np.ndarray = picture.astype(np.float32)
     contrast = np.float32(1.0 + config.contrast * amount[1])
     if chosen[0]:
         result += np.float32(config.brightness * amount[0])
     if chosen[1] and is_contrast_first:
         result *= contrast
     if chosen[2] or chosen[3]:
-        hsv = cv2.cvtColor(result, cv2.COLOR_RGB2HSV)  # H in degrees, S as a fraction
+        hsv = np.asarray(cv2.cvtColor(result, cv2.COLOR_RGB2HSV))  # H in degrees, S as a fraction
         if chosen[2]:
             hsv[..., 1] *= np.float32(1.0 + config.saturation * amount[2])
         if chosen[3]:
             hsv[..., 0] = (hsv[..., 0] + np.float32(config.hue_deg * amount[3])) % 360.0
-        result = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        result = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
     if chosen[1] and not is_contrast_first:
         result *= contrast
     if chosen[4] and config.swap_channels:
