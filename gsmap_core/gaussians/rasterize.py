@@ -6,22 +6,15 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
 from gsmap_core.errors import ConfigError
+from gsmap_core.gaussians.backends import Backend, choose_backend
 from gsmap_core.gaussians.reference import rasterize_reference
 from gsmap_core.gaussians.tiles import rasterize_tiles
 from gsmap_core.gaussians.unions import Union, check_union
 from gsmap_core.geometry.bev_grid import BevGrid
-
-Backend = Literal['auto', 'reference', 'fast', 'triton']
-BACKENDS: tuple[str, ...] = get_args(Backend)
-
-logger = logging.getLogger(__name__)
 
 
 def rasterize_gaussians(
@@ -69,28 +62,19 @@ def rasterize_gaussians(
         scales.to(dtype).reshape(batch.numel(), num_places, 2),
         thetas.to(dtype).reshape(batch.numel(), num_places),
     )
-    chosen = _choose(backend, flat[0])
+    chosen = choose_backend(backend, flat[0])
     occupancy: Tensor
     # Mixed precision would turn the sums into half precision.
     with torch.autocast(centers.device.type, enabled=False):
         if chosen == 'reference':
             occupancy = rasterize_reference(*flat, grid, union)
+        elif chosen == 'triton':
+            from gsmap_core.gaussians.triton_kernel import rasterize_triton
+
+            occupancy = rasterize_triton(*flat, grid, union)
         else:
             occupancy = rasterize_tiles(*flat, grid, union)
     return occupancy.to(result_dtype).reshape(*batch, grid.num_rows, grid.num_columns)
-
-
-def _choose(backend: str, centers: Tensor) -> str:
-    """Return the backend to use.
-
-    Raises:
-        ConfigError: it is unknown.
-    """
-    if backend not in BACKENDS:
-        raise ConfigError(
-            f"rasterisation backend '{backend}' is unknown; expected one of {', '.join(BACKENDS)}"
-        )
-    return 'fast' if backend == 'auto' else backend
 
 
 def _check_inputs(centers: Tensor, scales: Tensor, thetas: Tensor) -> None:
