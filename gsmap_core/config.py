@@ -251,6 +251,56 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
+class LssConfig:
+    """Lift-splat view transform (reference-models.md, 1.8 and 2.1).
+
+    Args:
+        depth_net: `plain`, one convolution (MapTR bevpool), or `camera_aware` (MapTRv2).
+        depth_min_m: distance of the first depth bin along the optical axis [m].
+        depth_max_m: where the bins end; it belongs to none [m].
+        depth_step_m: between bins [m].
+        voxels_per_cell: voxels along each side of a BEV cell; the down-sampler's stride.
+        image_scale: size of the network input relative to the image whose intrinsics the
+            camera-aware network is told (published: 0.5 nuScenes, 0.3 Argoverse 2).
+        hidden_dims: width of the camera-aware network.
+        num_depth_blocks: its residual blocks.
+        pyramid_dims: channels of each branch of its pyramid pooling.
+        pyramid_dropout: after the pyramid pooling.
+    """
+
+    depth_net: Literal['plain', 'camera_aware'] = 'camera_aware'
+    depth_min_m: float = 1.0
+    depth_max_m: float = 35.0
+    depth_step_m: float = 0.5
+    voxels_per_cell: int = 2
+    image_scale: float = 0.5
+    hidden_dims: int = 256
+    num_depth_blocks: int = 3
+    pyramid_dims: int = 96
+    pyramid_dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse depths and sizes that give no bins or voxels."""
+        if not 0.0 < self.depth_min_m < self.depth_max_m or self.depth_step_m <= 0:
+            raise ConfigError(
+                f'depth bins from {self.depth_min_m} to {self.depth_max_m} m in steps of '
+                f'{self.depth_step_m} m; expected 0 < min < max and a positive step'
+            )
+        for name in ('voxels_per_cell', 'hidden_dims', 'pyramid_dims', 'image_scale'):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f'{name} {getattr(self, name)}; expected more than 0')
+
+    @property
+    def num_depth_bins(self) -> int:
+        """D."""
+        return round((self.depth_max_m - self.depth_min_m) / self.depth_step_m)
+
+    def depth_bins_m(self) -> list[float]:
+        """Return the distances of the D bins along the optical axis [m]."""
+        return [self.depth_min_m + i * self.depth_step_m for i in range(self.num_depth_bins)]
+
+
+@dataclass(frozen=True)
 class BevConfig:
     """View transform and BEV grid.
 
@@ -283,6 +333,7 @@ class BevConfig:
             published models.
         embedding_std: spread of the initial BEV queries; 1 as published, smaller lets small models
             trained from scratch see the images from the start.
+        lss: the lift-splat view transform, with `view_transform: lss`.
     """
 
     view_transform: Literal['gkt', 'bevformer', 'lss'] = 'gkt'
@@ -307,6 +358,7 @@ class BevConfig:
     history_centre_px: tuple[float, float] | None = None
     num_refine_blocks: int = 0
     embedding_std: float = 1.0
+    lss: LssConfig = field(default_factory=LssConfig)
 
     def __post_init__(self) -> None:
         """Refuse what no encoder can do."""
@@ -507,6 +559,8 @@ class ModelConfig:
         gaussians: the Gaussians, with `representation: gaussians`.
         matching: cost weights.
         losses: loss weights.
+        official_only: carry the tensors that published LSS models store and never use, so that
+            their files load whole and their parameter counts come out.
         closing_distance_m: post-processing closes an element whose ends lie within this distance
             [m].
     """
@@ -525,6 +579,7 @@ class ModelConfig:
     gaussians: GaussianConfig = field(default_factory=GaussianConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     losses: LossConfig = field(default_factory=LossConfig)
+    official_only: bool = False
     closing_distance_m: float = 1.0
 
     def __post_init__(self) -> None:
@@ -546,10 +601,34 @@ class ModelConfig:
                     f'embed_dims {self.embed_dims} is not a multiple of {owner} {heads}'
                 )
 
+        if self.losses.depth and self.bev.view_transform != 'lss':
+            raise ConfigError(
+                f"losses.depth is {self.losses.depth} and bev.view_transform is "
+                f"'{self.bev.view_transform}', which predicts no depth; use 'lss' or set it to 0"
+            )
+        if self.official_only and (self.bev.view_transform != 'lss' or not self.num_cameras):
+            raise ConfigError(
+                f"official_only with bev.view_transform '{self.bev.view_transform}' and "
+                f"num_cameras {self.num_cameras}; expected 'lss' and the published number"
+            )
+
     @property
     def grid(self) -> BevGrid:
         """The BEV grid of the model."""
         return BevGrid(self.range, self.bev.num_rows, self.bev.num_columns, self.bev.order)
+
+    @property
+    def feature_stride(self) -> int:
+        """Pixels of the network input per cell of the image features, along each side."""
+        return 2 ** (min(self.backbone.out_stages) + 1)
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Height and width of the image features."""
+        return (
+            self.image.height_px // self.feature_stride,
+            self.image.width_px // self.feature_stride,
+        )
 
 
 def config_path(kind: str, name_or_path: str) -> Path:

@@ -43,6 +43,9 @@ class FrameBatch:
         intrinsics: (B, N, 3, 3) float32 of the network input [px].
         camera_mask: (B, N) bool, False where the camera is missing.
         can_bus: (B, 18) float32 or None (only models with `bev.can_bus`).
+        input_from_image: (B, N, 3, 3) float32, pixels of the image that the intrinsics were once
+            given for to pixels of the network input; only the camera-aware LSS view transform
+            looks at it. None: as `bev.lss.image_scale` says.
         ego_from_reference: (B, 4, 4) float32, the frame that a model with `reference: lidar`
             predicts in to the ego frame [m]; None for models in the ego frame.
     """
@@ -53,6 +56,7 @@ class FrameBatch:
     intrinsics: Tensor
     camera_mask: Tensor
     can_bus: Tensor | None = None
+    input_from_image: Tensor | None = None
     ego_from_reference: Tensor | None = None
 
     def to(self, device: torch.device | str) -> FrameBatch:

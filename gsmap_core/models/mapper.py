@@ -15,8 +15,10 @@ from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.images import FrameBatch
 from gsmap_core.models.backbone import ImageEncoder
 from gsmap_core.models.bev import build_view_transform
+from gsmap_core.models.bev.lss import LssEncoder
 from gsmap_core.models.decoder import MapDecoder
 from gsmap_core.models.heads import mask_head
+from gsmap_core.models.official_only import OfficialOnly
 from gsmap_core.models.outputs import MapperOutput
 
 _logger = logging.getLogger(__name__)
@@ -72,6 +74,8 @@ class OnlineMapper(nn.Module):
         )
         self.decoder = MapDecoder(config)
         self.mask_head = mask_head(dims) if config.losses.bev_segmentation > 0 else None
+        self.pv_mask_head = mask_head(dims) if config.losses.pv_segmentation > 0 else None
+        self.official_only = OfficialOnly(config) if config.official_only else None
         self.code_weights = nn.Parameter(torch.ones(NUM_CODE_WEIGHTS), requires_grad=False)
         if pretrained_backbone is not None:
             self.image_encoder.backbone.load_pretrained(pretrained_backbone)
@@ -118,7 +122,7 @@ class OnlineMapper(nn.Module):
             batch: its geometry; the images are not looked at.
             state: as in `forward`.
         """
-        bev = self._view(features, batch, state)
+        bev, depth_logits = self._view(features, batch, state)
         new_state = bev.detach() if self.config.bev.history else None
         bev = self.refine(bev)
         decoded = self.decoder(bev)
@@ -132,21 +136,41 @@ class OnlineMapper(nn.Module):
             points=points[:, :, :one],
             bev=bev,
             bev_mask_logits=None if self.mask_head is None else self.mask_head(bev),
+            pv_mask_logits=self._pv_mask(features),
+            depth_logits=depth_logits,
             one_to_many=one_to_many,
             state=new_state,
         )
 
-    def _view(self, features: Tensor, batch: FrameBatch, state: Any) -> Tensor:
-        """Return the BEV map of the view transform."""
-        inputs = (features, self._pixels_from_reference(batch), batch.camera_mask, batch.can_bus)
-        if state is None:
-            return self.view_transform(*inputs)
-        if not self.config.bev.history:
+    def _view(
+        self, features: Tensor, batch: FrameBatch, state: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the BEV map, and the depth logits where the view transform predicts depth."""
+        if state is not None and not self.config.bev.history:
             raise ConfigError(
                 f"model '{self.config.name}' has no temporal fusion and cannot take a state; "
                 'pass None'
             )
-        return self.view_transform(*inputs, history=state)
+        matrices = self._pixels_from_reference(batch)
+        if isinstance(self.view_transform, LssEncoder):
+            return self.view_transform(
+                features,
+                matrices,
+                batch.camera_mask,
+                batch.intrinsics,
+                batch.base_from_cameras,
+                batch.input_from_image,
+            )
+        inputs = (features, matrices, batch.camera_mask, batch.can_bus)
+        if state is None:
+            return self.view_transform(*inputs), None
+        return self.view_transform(*inputs, history=state), None
+
+    def _pv_mask(self, features: Tensor) -> Tensor | None:
+        """Return the mask logits of every image; only training looks at them."""
+        if self.pv_mask_head is None:
+            return None
+        return self.pv_mask_head(features.flatten(0, 1)).unflatten(0, features.shape[:2])
 
     def _check(self, batch: FrameBatch) -> None:
         image = self.config.image
@@ -179,14 +203,21 @@ def parameter_report(config: ModelConfig) -> dict[str, int]:
 
     Returns:
         `total_parameters`, and `trainable_parameters` of the published recipe: with a pretrained
-        backbone, whose frozen stages
-        and normalisations (`config.backbone`) do not count.
+        backbone, whose frozen stages and normalisations (`config.backbone`) do not count. Both
+        include `official_only_parameters` (`config.official_only`), which nothing uses;
+        `used_parameters` is the total without them.
     """
     with torch.device('meta'):
         model = OnlineMapper(config)
     model.image_encoder.backbone.freeze()
     counts = count_parameters(model)
-    return {'total_parameters': counts['total'], 'trainable_parameters': counts['trainable']}
+    spare = 0 if model.official_only is None else count_parameters(model.official_only)['total']
+    return {
+        'total_parameters': counts['total'],
+        'trainable_parameters': counts['trainable'],
+        'official_only_parameters': spare,
+        'used_parameters': counts['total'] - spare,
+    }
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

@@ -20,6 +20,9 @@ class MapperOutput:
             `config.grid.unit_to_metres` turns them into x, y of the reference frame.
         bev: (B, C, H, W) BEV features that the decoder read.
         bev_mask_logits: (B, 1, H, W) logits of the BEV mask head, or None without one.
+        pv_mask_logits: (B, N, 1, h, w) logits of the mask head on the image features, or None.
+        depth_logits: (B, N, D, h, w) float32 logits of the depth bins of `config.bev.lss`, or None
+            with another view transform; meaningless where a camera is missing.
         one_to_many: class logits (L, B, M', K) and points (L, B, M', P, 2) of the training-only
             queries, or None.
         state: what temporal fusion hands to the next frame; None without fusion.
@@ -29,5 +32,7 @@ class MapperOutput:
     points: Tensor
     bev: Tensor
     bev_mask_logits: Tensor | None = None
+    pv_mask_logits: Tensor | None = None
+    depth_logits: Tensor | None = None
     one_to_many: tuple[Tensor, Tensor] | None = None
     state: Any = None

@@ -5,22 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 from gsmap_core.config import ModelConfig
-from gsmap_core.errors import ConfigError
 
 
 def build_view_transform(config: ModelConfig) -> nn.Module:
     """Build the view transform of a configuration.
 
-    Every view transform is a module whose `forward(features, pixels_from_reference, camera_mask,
-    can_bus)` takes (B, N, C, h, w)
-    features, (B, N, 4, 4) float32 matrices from the model's reference frame to pixels of the
-    network input, a (B, N)
-    bool mask and the (B, 18) CAN-bus features or None, and returns (B, C, H, W) BEV features in
-    the cell order of
-    `config.grid`. `reset_parameters()` initialises it.
-
-    Raises:
-        ConfigError: the view transform is not available.
+    The attention encoders are modules whose `forward(features, pixels_from_reference, camera_mask,
+    can_bus)` takes (B, N, C, h, w) features, (B, N, 4, 4) float32 matrices from the model's
+    reference frame to pixels of the network input, a (B, N) bool mask and the (B, 18) CAN-bus
+    features or None, and returns (B, C, H, W) BEV features in the cell order of `config.grid`.
+    `LssEncoder` needs the calibration in place of the CAN bus and also returns depth logits.
+    `reset_parameters()` initialises either.
     """
     if config.bev.view_transform == 'gkt':
         from gsmap_core.models.bev.gkt import GktEncoder
@@ -30,7 +25,6 @@ def build_view_transform(config: ModelConfig) -> nn.Module:
         from gsmap_core.models.bev.bevformer import BevFormerEncoder
 
         return BevFormerEncoder(config)
-    raise ConfigError(
-        f"bev.view_transform '{config.bev.view_transform}' is not available yet; use 'gkt' or "
-        "'bevformer'"
-    )
+    from gsmap_core.models.bev.lss import LssEncoder
+
+    return LssEncoder(config)
