@@ -260,8 +260,6 @@ class LssConfig:
         depth_max_m: where the bins end; it belongs to none [m].
         depth_step_m: between bins [m].
         voxels_per_cell: voxels along each side of a BEV cell; the down-sampler's stride.
-        image_scale: size of the network input relative to the image whose intrinsics the
-            camera-aware network is told (published: 0.5 nuScenes, 0.3 Argoverse 2).
         hidden_dims: width of the camera-aware network.
         num_depth_blocks: its residual blocks.
         pyramid_dims: channels of each branch of its pyramid pooling.
@@ -273,7 +271,6 @@ class LssConfig:
     depth_max_m: float = 35.0
     depth_step_m: float = 0.5
     voxels_per_cell: int = 2
-    image_scale: float = 0.5
     hidden_dims: int = 256
     num_depth_blocks: int = 3
     pyramid_dims: int = 96
@@ -286,7 +283,7 @@ class LssConfig:
                 f'depth bins from {self.depth_min_m} to {self.depth_max_m} m in steps of '
                 f'{self.depth_step_m} m; expected 0 < min < max and a positive step'
             )
-        for name in ('voxels_per_cell', 'hidden_dims', 'pyramid_dims', 'image_scale'):
+        for name in ('voxels_per_cell', 'hidden_dims', 'pyramid_dims'):
             if getattr(self, name) <= 0:
                 raise ConfigError(f'{name} {getattr(self, name)}; expected more than 0')
 
@@ -603,7 +600,7 @@ class ModelConfig:
 
         if self.losses.depth and self.bev.view_transform != 'lss':
             raise ConfigError(
-                f"losses.depth is {self.losses.depth} and bev.view_transform is "
+                f'losses.depth is {self.losses.depth} and bev.view_transform is '
                 f"'{self.bev.view_transform}', which predicts no depth; use 'lss' or set it to 0"
             )
         if self.official_only and (self.bev.view_transform != 'lss' or not self.num_cameras):

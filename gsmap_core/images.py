@@ -45,7 +45,7 @@ class FrameBatch:
         can_bus: (B, 18) float32 or None (only models with `bev.can_bus`).
         input_from_image: (B, N, 3, 3) float32, pixels of the image that the intrinsics were once
             given for to pixels of the network input; only the camera-aware LSS view transform
-            looks at it. None: as `bev.lss.image_scale` says.
+            looks at it. None: as `image.scale` of the configuration says.
         ego_from_reference: (B, 4, 4) float32, the frame that a model with `reference: lidar`
             predicts in to the ego frame [m]; None for models in the ego frame.
     """

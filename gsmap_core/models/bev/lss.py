@@ -137,7 +137,9 @@ class LssEncoder(nn.Module):
         """
         batch, cameras, dims, height, width = features.shape
         lss = self.config.bev.lss
-        vectors = camera_vectors(intrinsics, base_from_cameras, lss.image_scale, input_from_image)
+        vectors = camera_vectors(
+            intrinsics, base_from_cameras, self.config.image.scale, input_from_image
+        )
         present = camera_mask.flatten().nonzero().squeeze(1)
         logits = features.new_zeros(
             batch * cameras, lss.num_depth_bins, height, width, dtype=torch.float32

@@ -22,7 +22,7 @@ _DILATIONS = (6, 12, 18)
 def camera_vectors(
     intrinsics: Tensor,
     base_from_cameras: Tensor,
-    image_scale: float,
+    scale: float | None,
     input_from_image: Tensor | None = None,
 ) -> Tensor:
     """Describe every camera by the 22 numbers that the published network reads.
@@ -32,22 +32,23 @@ def camera_vectors(
     first three rows of the matrix from the camera to the ego frame [m], row by row.
 
     A batch does not tell how large its images once were (they may have been decoded at a fraction
-    of their size), so the resize is by definition `image_scale` without translation: the number of
-    the published pipeline, whatever the size of the camera's own images.
+    of their size, or come from another camera), so the resize is by definition `scale` without
+    translation, the constant of the published pipelines, and fx to cy follow from it.
 
     Args:
         intrinsics: (B, N, 3, 3) of the network input [px].
         base_from_cameras: (B, N, 4, 4).
-        image_scale: size of the network input relative to that image.
-        input_from_image: (B, N, 3, 3) the resize, where it is known; replaces `image_scale`.
+        scale: size of the network input relative to that image; None: the same (1).
+        input_from_image: (B, N, 3, 3) the resize, where it is known; replaces `scale`.
 
     Returns:
         (B, N, 22) float32.
     """
     with torch.autocast(intrinsics.device.type, enabled=False):
         if input_from_image is None:
-            scale = intrinsics.new_tensor([image_scale, image_scale, 1.0])
-            input_from_image = torch.diag(scale).expand_as(intrinsics)
+            factor = 1.0 if scale is None else scale
+            diagonal = intrinsics.new_tensor([factor, factor, 1.0])
+            input_from_image = torch.diag(diagonal).expand_as(intrinsics)
         resize = input_from_image.double()
         own = torch.linalg.inv(resize) @ intrinsics.double()
         numbers = [

@@ -12,6 +12,9 @@ from gsmap_core.geometry.camera import project_points
 from gsmap_core.geometry.transforms import make_transform
 from gsmap_core.images import FrameBatch, make_frame_batch
 from gsmap_core.models.mapper import OnlineMapper, count_parameters, parameter_report
+from gsmap_core.resources import resource_dir
+
+SHIPPED = [path.stem for path in sorted((resource_dir('config') / 'models').glob('*.yaml'))]
 
 
 def with_decoder(config: ModelConfig, **changes: object) -> ModelConfig:
@@ -44,7 +47,7 @@ def test_shapes_and_ranges(config: ModelConfig, batch: FrameBatch) -> None:
     assert output.one_to_many is None and output.state is None
 
 
-@pytest.mark.parametrize('name', ['maptr_r50', 'maptr_tiny', 'maptr_mini'])
+@pytest.mark.parametrize('name', SHIPPED)
 def test_shipped_configurations_build(name: str) -> None:
     with torch.device('meta'):
         OnlineMapper(load_model_config(name))
@@ -55,6 +58,18 @@ def test_published_parameter_counts() -> None:
     assert parameter_report(load_model_config('maptr_r50')) == {
         'total_parameters': 36_193_568,
         'trainable_parameters': 35_918_044,
+        'official_only_parameters': 0,
+        'used_parameters': 36_193_568,
+    }
+
+
+def test_published_parameter_counts_with_and_without_the_unused_ones() -> None:
+    """MapTRv2 R50 (reference-models.md, 8.2): 76,928 parameters serve nothing."""
+    assert parameter_report(load_model_config('maptrv2_r50')) == {
+        'total_parameters': 40_578_399,
+        'trainable_parameters': 40_302_866,
+        'official_only_parameters': 76_928,
+        'used_parameters': 40_501_471,
     }
 
 
@@ -264,8 +279,6 @@ def test_user_errors_are_named(make_frame, config: ModelConfig, batch: FrameBatc
         predict(model, replace(batch, images=batch.images[..., :32, :]))
     with pytest.raises(ConfigError, match='temporal fusion'):
         model(batch, state=object())
-    with pytest.raises(ConfigError, match='not available'):
-        OnlineMapper(replace(config, bev=replace(config.bev, view_transform='lss')))
     with pytest.raises(ConfigError, match='out_stages'):
         replace(config.backbone, out_stages=(4, 2))
     with pytest.raises(ConfigError, match='num_frozen_stages 5'):
