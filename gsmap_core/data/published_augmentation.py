@@ -45,16 +45,17 @@ def distort_in_hsv(
     if chosen[0]:
         result += np.float32(config.brightness * amount[0])
     if chosen[1] and is_contrast_first:
-        result *= contrast
+        result = result * contrast
     if chosen[2] or chosen[3]:
-        hsv = np.asarray(cv2.cvtColor(result, cv2.COLOR_RGB2HSV))  # H in degrees, S as a fraction
+        # H in degrees, S as a fraction.
+        hsv: np.ndarray = np.asarray(cv2.cvtColor(result, cv2.COLOR_RGB2HSV))
         if chosen[2]:
             hsv[..., 1] *= np.float32(1.0 + config.saturation * amount[2])
         if chosen[3]:
             hsv[..., 0] = (hsv[..., 0] + np.float32(config.hue_deg * amount[3])) % 360.0
         result = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
     if chosen[1] and not is_contrast_first:
-        result *= contrast
+        result = result * contrast
     if chosen[4] and config.swap_channels:
         result = np.ascontiguousarray(result[..., order])
     return np.asarray(result, dtype=np.float32)
