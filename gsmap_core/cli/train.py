@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gsmap_core.data.drives import Drive
     from gsmap_core.training.run_directory import RunInfo
+    from gsmap_core.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
     else:
         info = _new_info(args)
     recipe = info.recipe
+    recipe.accumulation(processes.count)  # a batch that cannot be is refused before any work
     train_data = MapDataset(
         _open_drives(info.train_data),
         info.model,
@@ -121,13 +123,7 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
     if args.resume:
         trainer.resume()
     if processes.is_main:
-        print(
-            f'training {info.model.name} on {len(train_data)} frames of '
-            f'{len(train_data.drives)} drives, {trainer.total_steps} steps of '
-            f'{recipe.batch_size} x {processes.count} x {trainer.accumulation} samples, in '
-            f'{directory.path}',
-            file=sys.stderr,
-        )
+        _announce(info, trainer)
     stop = _StopOnSignal()
     with stop:
         result = trainer.run(max_minutes=args.max_minutes, stop_requested=lambda: stop.requested)
@@ -152,6 +148,23 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
     else:
         print(f'stopped after step {result.step} of {result.total_steps}; continue with: {resume}')
     return 0
+
+
+def _announce(info: RunInfo, trainer: Trainer) -> None:
+    """Say what is about to happen, and what looks like a mistake."""
+    recipe, data = info.recipe, trainer.train_data
+    print(
+        f'training {info.model.name} on {len(data)} frames of {len(data.drives)} drives, '
+        f'{trainer.total_steps} steps of {recipe.batch_size} x {trainer.processes.count} x '
+        f'{trainer.accumulation} samples, in {trainer.run_directory.path}',
+        file=sys.stderr,
+    )
+    if recipe.backbone_lr_factor < 1 and not (info.backbone or info.initial_weights):
+        logger.warning(
+            'backbone_lr_factor is %g, which is meant for pretrained weights, and no --backbone '
+            'is given; set it to 1 to train from scratch',
+            recipe.backbone_lr_factor,
+        )
 
 
 class _StopOnSignal:

@@ -1,6 +1,7 @@
 """`gsmap train` on a bag: from the command line to a checkpoint, alone and with two processes."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -70,6 +71,21 @@ def test_training_starts_from_a_checkpoint(data, tmp_path, capsys):
         assert torch.allclose(tensor, expected[name], atol=1e-6), name
     assert main.main(arguments(data, tmp_path, '--init', str(tmp_path / 'none'))) == 2
     assert "'none' not found" in capsys.readouterr().err.replace(str(tmp_path) + '/', '')
+
+
+def test_a_recipe_of_a_paper_runs_on_one_process_with_its_batch(data, tmp_path, capsys, caplog):
+    command = ['train', '--config', str(data / 'micro.yaml'), '--recipe', 'maptrv2_av2']
+    command += ['--data', str(data / 'bags'), '--out', str(tmp_path), '--device', 'cpu']
+    small = ['total_batch_size=4', 'batch_size=2', 'workers=0', 'precision=fp32']
+    with caplog.at_level(logging.WARNING):
+        assert main.main([*command, '--json', '--no-progress', '--set', *small]) == 0
+    output = capsys.readouterr()
+    assert '12 steps of 2 x 1 x 2 samples' in output.err  # 6 epochs of 8 frames
+    assert json.loads(output.out)['step'] == 12
+    assert 'backbone_lr_factor is 0.1' in caplog.text
+    assert main.main([*command, '--set', 'total_batch_size=5', 'batch_size=2']) == 2
+    assert 'does not divide it' in ' '.join(capsys.readouterr().err.split())
+    assert not (tmp_path / 'micro-001').exists()
 
 
 def losses_of(run):
