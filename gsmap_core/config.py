@@ -385,6 +385,7 @@ class DecoderConfig:
         num_instances: M, instance queries.
         num_points: P, points per instance.
         num_heads: attention heads.
+        num_self_attention_heads: heads of the self-attention of queries; None: `num_heads`.
         num_sampling_points: sampling points per head of the BEV deformable attention.
         ffn_dims: hidden width of the feed-forward parts.
         dropout: in attention and feed-forward residuals.
@@ -398,6 +399,7 @@ class DecoderConfig:
     num_instances: int = 50
     num_points: int = 20
     num_heads: int = 8
+    num_self_attention_heads: int | None = None
     num_sampling_points: int = 4
     ffn_dims: int = 512
     dropout: float = 0.1
@@ -537,6 +539,19 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class PoseConfig:
+    """Pose of a frame in the ego frame.
+
+    Args:
+        translation: x, y, z [m].
+        quaternion: x, y, z, w.
+    """
+
+    translation: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that rebuilds a model; stored in every checkpoint.
 
@@ -544,9 +559,13 @@ class ModelConfig:
         name: `<method>_<size>`.
         categories: predicted categories in the order of the logits.
         reference: frame the model predicts in.
+        lidar_pose: with `reference: lidar`, where that frame is on a vehicle whose rig does not
+            say it (`CameraRig.base_from_lidar`); None: such a rig is refused.
         range: perception range in that frame.
         num_cameras: learned camera embeddings; 0: none, so that any number of cameras in any order
             works.
+        cameras: names in the order of the embeddings; a rig with these names is put into this
+            order, any other is taken in its own. Empty: always the rig's own.
         embed_dims: C of BEV features and queries.
         image: network input.
         backbone: image backbone and pyramid.
@@ -565,8 +584,10 @@ class ModelConfig:
     name: str = 'maptr_r50'
     categories: tuple[str, ...] = PAPER_CATEGORIES
     reference: Literal['ego', 'lidar'] = 'ego'
+    lidar_pose: PoseConfig | None = None
     range: PerceptionRange = field(default_factory=PerceptionRange)
     num_cameras: int = 0
+    cameras: tuple[str, ...] = ()
     embed_dims: int = 256
     image: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -586,6 +607,11 @@ class ModelConfig:
         if not self.categories or len(set(self.categories)) != len(self.categories):
             raise ConfigError(
                 f'categories {list(self.categories)}; expected at least one, each once'
+            )
+        if self.cameras and len(set(self.cameras)) != self.num_cameras:
+            raise ConfigError(
+                f'cameras {list(self.cameras)}; expected num_cameras {self.num_cameras} different '
+                'names, or none'
             )
         used = {'gkt': 'num_heights', 'bevformer': 'num_heads'}
         name = used.get(self.bev.view_transform, 'num_heights')

@@ -12,7 +12,7 @@ import yaml
 from gsmap_core.config import build_dataclass, config_path, read_yaml
 from gsmap_core.errors import CalibrationError, ConfigError, DataError
 from gsmap_core.geometry.transforms import matrix_to_quaternion, transform_from_quaternion
-from gsmap_core.structures import Camera, CameraRig
+from gsmap_core.structures import Camera, CameraRig, FloatArray
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DistortionEntry:
 
 @dataclass(frozen=True)
 class PoseEntry:
-    """Pose of an optical frame in the ego frame.
+    """Pose of a frame in the ego frame.
 
     Args:
         translation: x, y, z [m].
@@ -115,9 +115,10 @@ def load_rig(name_or_path: str) -> CameraRig:
     """
     path = config_path('rigs', str(name_or_path))
     values = read_yaml(path)
+    known = ('name', 'cameras', 'base_from_lidar')
     for key in values:
-        if key not in ('name', 'cameras'):
-            raise ConfigError(f"{path}: unknown key '{key}'; expected one of name, cameras")
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key '{key}'; expected one of {', '.join(known)}")
     name, cameras = values.get('name', path.stem), values.get('cameras')
     if not isinstance(name, str):
         raise ConfigError(f'{path}.name: {name!r} is a {type(name).__name__}; expected a text')
@@ -134,8 +135,30 @@ def load_rig(name_or_path: str) -> CameraRig:
         if not isinstance(key, str):
             raise ConfigError(f'{path}.cameras: name {key!r} is not a text; put it in quotes')
     return CameraRig(
-        name, tuple(_camera(key, item, f'{path}.cameras.{key}') for key, item in cameras.items())
+        name,
+        tuple(_camera(key, item, f'{path}.cameras.{key}') for key, item in cameras.items()),
+        _lidar(values.get('base_from_lidar'), f'{path}.base_from_lidar'),
     )
+
+
+def _lidar(values: Any, where: str) -> FloatArray | None:
+    if values is None:
+        return None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f'{where} is a {type(values).__name__}; expected a mapping with translation and '
+            'quaternion'
+        )
+    pose: PoseEntry = build_dataclass(PoseEntry, values, where)
+    return transform_from_quaternion(pose.translation, pose.quaternion)
+
+
+def _pose_values(base_from_frame: FloatArray) -> dict[str, Any]:
+    quaternion = matrix_to_quaternion(base_from_frame[:3, :3])
+    return {
+        'translation': [float(value) for value in base_from_frame[:3, 3]],
+        'quaternion': [round(float(value), 12) for value in quaternion],
+    }
 
 
 def save_rig(rig: CameraRig, path: Path | str) -> None:
@@ -154,7 +177,6 @@ def save_rig(rig: CameraRig, path: Path | str) -> None:
     cameras: dict[str, Any] = {}
     for camera in rig.cameras:
         matrix = camera.intrinsics
-        quaternion = matrix_to_quaternion(camera.base_from_camera[:3, :3])
         entry: dict[str, Any] = {
             'frame_id': camera.frame_id,
             'size_px': [camera.width_px, camera.height_px],
@@ -170,12 +192,12 @@ def save_rig(rig: CameraRig, path: Path | str) -> None:
                 'model': camera.distortion_model,
                 'coefficients': list(camera.distortion),
             }
-        entry['base_from_camera'] = {
-            'translation': [float(value) for value in camera.base_from_camera[:3, 3]],
-            'quaternion': [round(float(value), 12) for value in quaternion],
-        }
+        entry['base_from_camera'] = _pose_values(camera.base_from_camera)
         cameras[camera.name] = entry
-    text = yaml.safe_dump({'name': rig.name, 'cameras': cameras}, sort_keys=False)
+    values: dict[str, Any] = {'name': rig.name, 'cameras': cameras}
+    if rig.base_from_lidar is not None:
+        values['base_from_lidar'] = _pose_values(rig.base_from_lidar)
+    text = yaml.safe_dump(values, sort_keys=False)
     try:
         path.write_text(text, encoding='utf-8')
     except OSError as error:

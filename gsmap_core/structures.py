@@ -129,17 +129,28 @@ class CameraRig:
     Args:
         name: name of the rig, shown in diagnostics and bag metadata.
         cameras: at least one camera, names unique. The first is the reference camera of a set.
+        base_from_lidar: (4, 4) float64, frame of the nuScenes protocols (x right, y forward, at
+            the roof lidar) to ego frame [m]; None: unknown. Only models with `reference: lidar`
+            read it.
 
     Raises:
         CalibrationError: no camera, or a name occurs twice.
+        DataError: `base_from_lidar` is not a rigid transform.
     """
 
     name: str
     cameras: tuple[Camera, ...]
+    base_from_lidar: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        """Validate names."""
+        """Validate names and the lidar."""
         object.__setattr__(self, 'cameras', tuple(self.cameras))
+        if self.base_from_lidar is not None:
+            object.__setattr__(
+                self,
+                'base_from_lidar',
+                check_transform(f'{self.name}: base_from_lidar', self.base_from_lidar),
+            )
         names = [camera.name for camera in self.cameras]
         if not names:
             raise CalibrationError(

@@ -221,7 +221,7 @@ class BagDrive:
             extrinsics.append(extrinsic)
         return SurroundFrame(
             stamp_ns=chosen.stamp_ns,
-            rig=CameraRig(self._rig.name, tuple(cameras)),
+            rig=replace(self._rig, cameras=tuple(cameras)),
             images=tuple(images),
             camera_stamps_ns=tuple(stamps),
             map_from_base=map_from_base,
@@ -373,8 +373,16 @@ class BagDrive:
             self._pictures[name] = PictureReader(topics, raw, rectified)
         if rig is not None:
             plain = {camera.name: camera for camera in cameras}
-            return CameraRig(rig.name, tuple(plain.get(c.name, c) for c in rig.cameras))
-        return CameraRig(self.reader.metadata.get('rig') or self.name, tuple(cameras))
+            return replace(rig, cameras=tuple(plain.get(c.name, c) for c in rig.cameras))
+        name = self.reader.metadata.get('rig') or self.name
+        return CameraRig(name, tuple(cameras), self._base_from_lidar())
+
+    def _base_from_lidar(self) -> FloatArray | None:
+        base, lidar = self.options.base_frame, msg.NUSCENES_LIDAR_FRAME
+        if not self._tree.is_connected(base, lidar):
+            return None
+        # It does not move; any stamp will do where the chain is static.
+        return self._tree.lookup(base, lidar, 0)
 
     def _calibration(self, topics: CameraTopics) -> tuple[Camera, Camera]:
         info_topic = self.topics.get(topics.info)

@@ -231,6 +231,12 @@ class _DriveQueue:
             )
             for camera in self._rig.cameras
         ]
+        if self._rig.base_from_lidar is not None:
+            transforms.append(
+                msg.make_transform_stamped(
+                    stamp_ns, msg.BASE_FRAME, msg.NUSCENES_LIDAR_FRAME, self._rig.base_from_lidar
+                )
+            )
         message = msg.make_message(msg.TF_MESSAGE, transforms=transforms)
         self._push(stamp_ns, _STATIC, '/tf_static', message)
         whole = self._recording.global_map

@@ -6,6 +6,7 @@ Either one picture per camera (`cam_front.jpg`, ...: one camera set), or one fol
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from gsmap_core.errors import DataError
@@ -98,7 +99,7 @@ class ImageFolderDrive:
             images.append(image)
         return SurroundFrame(
             stamp_ns=self.stamp_ns(index),
-            rig=CameraRig(self._rig.name, tuple(cameras)),
+            rig=replace(self._rig, cameras=tuple(cameras)),
             images=tuple(images),
             sample_id=self._files[0][index].stem,
             scene=self.name,

@@ -204,7 +204,9 @@ def _read_rig(frame: _KeyFrame) -> CameraRig:
                 raise
             raise DataError(f"'{frame.folder}': camera {name}: {error!r}") from error
     vehicle = str(frame.values['log']).split('-', maxsplit=1)[0]
-    return CameraRig(f'nuscenes-{vehicle}', tuple(cameras))
+    values = frame.values.get('lidar2ego')
+    base_from_lidar = None if values is None else _matrix(frame, 'lidar2ego', values)
+    return CameraRig(f'nuscenes-{vehicle}', tuple(cameras), base_from_lidar)
 
 
 def _check_same(expected: CameraRig, rig: CameraRig, folder: Path) -> None:

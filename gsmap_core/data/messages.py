@@ -32,6 +32,9 @@ ODOMETRY = 'nav_msgs/msg/Odometry'
 BASE_FRAME = 'base_link'
 ODOM_FRAME = 'odom'
 MAP_FRAME = 'map'
+#: Frame of the nuScenes protocols: x right, y forward, at the roof lidar. Its own name, because
+#: lidars of other vehicles have other axes.
+NUSCENES_LIDAR_FRAME = 'nuscenes_lidar'
 
 _NANOSECONDS = 1_000_000_000
 

@@ -89,7 +89,9 @@ class DecoderLayer(nn.Module):
         super().__init__()
         dims, decoder = config.embed_dims, config.decoder
         kind = JointSelfAttention if decoder.self_attention == 'joint' else DecoupledSelfAttention
-        self.self_attention = kind(dims, decoder.num_heads, decoder.dropout)
+        self.self_attention = kind(
+            dims, decoder.num_self_attention_heads or decoder.num_heads, decoder.dropout
+        )
         self.cross_attention = BevDeformableAttention(
             dims, decoder.num_heads, decoder.num_sampling_points, decoder.dropout
         )

@@ -16,10 +16,10 @@ import torch
 
 from gsmap_core.config import ModelConfig
 from gsmap_core.errors import CheckpointError, ConfigError
-from gsmap_core.images import make_frame_batch
 from gsmap_core.models.checkpoint import load_checkpoint
 from gsmap_core.models.postprocess import to_vector_maps
 from gsmap_core.resources import weights_dir
+from gsmap_core.runtime.inputs import InputBuilder
 from gsmap_core.structures import CameraRig, SurroundFrame, VectorMap
 
 _LOGGER = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ class Predictor:
         self.config: ModelConfig = loaded.config
         self.metadata: dict[str, str] = loaded.metadata
         self._state: Any = None
+        self._inputs = InputBuilder(self.config)
         _LOGGER.info('%s on %s (%s)', self.config.name, self.device, self.precision)
 
     @property
@@ -149,6 +150,7 @@ class Predictor:
     def reset(self) -> None:
         """Forget the state between frames (a new drive, a jump in time or place)."""
         self._state = None
+        self._inputs.reset()
 
     def warm_up(self, rig: CameraRig) -> None:
         """Run once on black images of a rig so that the first real set is not slow; then reset."""
@@ -181,8 +183,12 @@ class Predictor:
 
         Returns:
             B maps in the ego frame at each reference stamp, elements by falling score.
+
+        Raises:
+            DataError: the sets do not suit the model, see `InputBuilder.build`.
         """
-        batch = make_frame_batch(frames, self.config.image).to(self.device)
+        inputs = self._inputs.build(frames)
+        batch = inputs.batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
             output = self.model(batch, self._state)
         self._state = output.state
@@ -195,4 +201,5 @@ class Predictor:
             sample_ids=[frame.sample_id for frame in frames],
             scenes=[frame.scene for frame in frames],
             map_from_base=[frame.map_from_base for frame in frames],
+            ego_from_reference=inputs.ego_from_reference,
         )
