@@ -103,6 +103,23 @@ def test_save_and_load_agree(tmp_path):
             np.testing.assert_allclose(one.base_from_camera, other.base_from_camera, atol=1e-9)
 
 
+def test_the_lidar_of_a_rig_is_optional_and_kept(tmp_path):
+    def add_lidar(values):
+        values['base_from_lidar'] = {
+            'translation': [0.9, 0.0, 1.8],
+            'quaternion': [0.0, 0.0, -(0.5**0.5), 0.5**0.5],
+        }
+
+    assert load_rig('nuscenes_like').base_from_lidar is None
+    rig = load_rig(write(tmp_path, add_lidar))
+    # Its y axis points ahead.
+    np.testing.assert_allclose(rig.base_from_lidar @ [0, 10, 0, 1], [10.9, 0, 1.8, 1], atol=1e-12)
+    save_rig(rig, tmp_path / 'copy.yaml')
+    copy = load_rig(str(tmp_path / 'copy.yaml'))
+    np.testing.assert_allclose(copy.base_from_lidar, rig.base_from_lidar, atol=1e-9)
+    assert scaled_rig(rig, 320).base_from_lidar is rig.base_from_lidar
+
+
 def camera_of(values):
     return values['cameras']['cam_front']
 
@@ -128,6 +145,12 @@ def camera_of(values):
             'fisheye62',
         ),
         (lambda v: v.update(name=7), ConfigError, 'name'),
+        (lambda v: v.update(base_from_lidar=[1]), ConfigError, 'base_from_lidar is a list'),
+        (
+            lambda v: v.update(base_from_lidar={'translation': [0, 0, 0]}),
+            ConfigError,
+            'base_from_lidar: ',
+        ),
         (lambda v: v.update(cameras=[1, 2]), ConfigError, 'cameras is a list'),
         (lambda v: v['cameras'].update(cam_front=3), ConfigError, 'cam_front is a int'),
         (lambda v: v.update(cameras={}), CalibrationError, 'no camera'),

@@ -25,7 +25,7 @@ from gsmap_core.data.bag import (
 )
 from gsmap_core.data.drives import Drive
 from gsmap_core.errors import DataError
-from gsmap_core.geometry.transforms import invert, transform_points
+from gsmap_core.geometry.transforms import invert, make_transform, transform_points
 from gsmap_core.structures import CameraRig, MapElement, VectorMap
 
 
@@ -113,6 +113,17 @@ def test_lidar_comes_back_in_the_frame_of_the_set(bag):
     expected = [frame.lidar_points for frame in FakeRecording().frames()]
     drive = open_bag(bag)
     np.testing.assert_allclose(drive.lidar_points(2), expected[2], atol=1e-5)
+
+
+def test_the_lidar_frame_of_the_rig_comes_back(bag, tmp_path):
+    assert open_bag(bag).rig.base_from_lidar is None
+    recording = FakeRecording()
+    mount = make_transform([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], [0.9, 0.0, 1.8])
+    recording.rig = replace(recording.rig, base_from_lidar=mount)
+    write_bag(recording, tmp_path / 'bag')
+    drive = open_bag(tmp_path / 'bag')
+    np.testing.assert_allclose(drive.rig.base_from_lidar, mount, atol=1e-12)
+    np.testing.assert_allclose(drive.frame(0).rig.base_from_lidar, mount, atol=1e-12)
 
 
 def test_metadata_and_topics(bag):

@@ -29,6 +29,7 @@ def test_real_lidar_points_land_where_the_dataset_says(data_dir, tmp_path):
     raw = np.fromfile(folder / values['lidar_file'], '<f4').reshape(-1, 5)
     homogeneous = np.column_stack([raw[:, :3], np.ones(len(raw))])
     assert frame.sample_id == values['sample_token']
+    np.testing.assert_allclose(frame.rig.base_from_lidar, values['lidar2ego'], atol=1e-6)
     seen = 0
     for camera, extrinsics in zip(frame.rig.cameras, frame.base_from_cameras, strict=True):
         matrix = np.array(values['cameras'][camera.name.upper()]['lidar2img'])
