@@ -5,21 +5,31 @@ from __future__ import annotations
 import argparse
 
 #: Metrics by name; the ones that are not there yet are named so that the error can say it.
-METRICS = ('chamfer',)
-PLANNED_METRICS = ('raster', 'consistency')
+METRICS = ('chamfer', 'raster')
+PLANNED_METRICS = ('consistency',)
+
+
+def add_metric_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--metric`; see `metric_names` for what it holds."""
+    parser.add_argument(
+        '--metric',
+        type=lambda text: text.split(','),
+        action='extend',
+        default=None,
+        metavar='NAME',
+        help=f'what to compute: {", ".join(METRICS)}; several with commas; default: chamfer',
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('predictions', metavar='PRED.map.json', help='predicted map file')
     parser.add_argument('ground_truth', metavar='GT.map.json', help='ground-truth map file')
-    parser.add_argument(
-        '--metric', default='chamfer', help=f'what to compute: {", ".join(METRICS)}'
-    )
+    add_metric_argument(parser)
     parser.add_argument(
         '--protocol',
         default='maptr',
-        help='whose evaluator to follow: maptr, maptr_v2 or streammapnet',
+        help='whose chamfer evaluator to follow: maptr, maptr_v2 or streammapnet',
     )
     parser.add_argument(
         '--thresholds',
@@ -46,6 +56,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
 
+def metric_names(given: list[str] | None) -> list[str]:
+    """Return the metrics asked for, each once.
+
+    Raises:
+        ConfigError: one of them does not exist.
+    """
+    from gsmap_core.errors import ConfigError
+
+    names = given or [METRICS[0]]
+    for name in names:
+        if name in PLANNED_METRICS:
+            raise ConfigError(
+                f'--metric {name}: not part of this version; expected {", ".join(METRICS)}'
+            )
+        if name not in METRICS:
+            raise ConfigError(f"--metric '{name}': unknown; expected {', '.join(METRICS)}")
+    return list(dict.fromkeys(names))
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     import json
@@ -54,13 +83,11 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from gsmap_core.categories import PAPER_CATEGORIES
-    from gsmap_core.errors import ConfigError
-    from gsmap_core.evaluation.chamfer import (
-        DEFAULT_THRESHOLDS_M,
-        ChamferEvaluator,
-        pair_frames,
-    )
+    from gsmap_core.evaluation.chamfer import DEFAULT_THRESHOLDS_M, ChamferEvaluator
+    from gsmap_core.evaluation.frames import pair_frames
+    from gsmap_core.evaluation.raster import RasterEvaluator
     from gsmap_core.evaluation.report import (
+        Evaluator,
         format_result,
         format_scenes,
         report_dict,
@@ -68,32 +95,38 @@ def run(args: argparse.Namespace) -> int:
     )
     from gsmap_core.mapfile import read_map_file
 
-    if args.metric in PLANNED_METRICS:
-        raise ConfigError(
-            f'--metric {args.metric}: not part of this version; expected {", ".join(METRICS)}'
-        )
-    if args.metric not in METRICS:
-        raise ConfigError(f"--metric '{args.metric}': unknown; expected {', '.join(METRICS)}")
-    evaluator = ChamferEvaluator(
-        tuple(args.categories or PAPER_CATEGORIES),
-        tuple(args.thresholds or DEFAULT_THRESHOLDS_M),
-        args.protocol,
-    )
+    categories = tuple(args.categories or PAPER_CATEGORIES)
+    evaluators: dict[str, Evaluator] = {}
+    for name in metric_names(args.metric):
+        if name == 'chamfer':
+            thresholds = tuple(args.thresholds or DEFAULT_THRESHOLDS_M)
+            evaluators[name] = ChamferEvaluator(categories, thresholds, args.protocol)
+        else:
+            evaluators[name] = RasterEvaluator(categories)
     pairs = pair_frames(
         read_map_file(args.predictions), read_map_file(args.ground_truth), args.missing
     )
     for prediction, truth in tqdm(pairs, desc='evaluate', unit='frame', file=sys.stderr):
-        evaluator.add(prediction, truth)
-    files = write_report(args.out, evaluator) if args.out else []
+        for evaluator in evaluators.values():
+            evaluator.add(prediction, truth)
+    files = [
+        path
+        for evaluator in evaluators.values()
+        for path in (write_report(args.out, evaluator) if args.out else [])
+    ]
     if args.json:
-        report = report_dict(evaluator)
-        report['outputs'] = [str(path) for path in files]
-        print(json.dumps(report))
+        reports = {name: report_dict(evaluator) for name, evaluator in evaluators.items()}
+        # One metric is the report itself, several are reports by name.
+        report = reports if len(reports) > 1 else next(iter(reports.values()))
+        print(json.dumps({**report, 'outputs': [str(path) for path in files]}))
         return 0
-    print(format_result(evaluator.result()))
-    if len(evaluator.scenes) > 1:
-        print()
-        print(format_scenes({name: evaluator.result(name) for name in evaluator.scenes}))
+    for index, evaluator in enumerate(evaluators.values()):
+        if index:
+            print()
+        print(format_result(evaluator.result()))
+        if len(evaluator.scenes) > 1:
+            print()
+            print(format_scenes({name: evaluator.result(name) for name in evaluator.scenes}))
     for path in files:
         print(f'wrote {path}')
     return 0

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import cv2
 from tqdm import tqdm
 
 from gsmap_core.categories import PAPER_CATEGORIES
+from gsmap_core.cli.evaluate import metric_names
 from gsmap_core.data.bag import open_bag
 from gsmap_core.data.drives import Drive
 from gsmap_core.data.image_folder import ImageFolderDrive
 from gsmap_core.data.loading import find_bags
 from gsmap_core.errors import DataError
 from gsmap_core.evaluation.chamfer import chamfer_average_precision
+from gsmap_core.evaluation.raster import raster_average_precision
 from gsmap_core.mapfile import write_map_file
 from gsmap_core.rig import load_rig
 from gsmap_core.structures import SurroundFrame, VectorMap
@@ -82,10 +84,26 @@ def _draw(
     return written
 
 
+def _score(
+    predictions: list[VectorMap], ground_truth: list[VectorMap], metrics: Sequence[str]
+) -> dict[str, Any]:
+    """Return the entries of the summary that the metrics give."""
+    entries: dict[str, Any] = {}
+    if 'chamfer' in metrics:
+        chamfer = chamfer_average_precision(predictions, ground_truth, PAPER_CATEGORIES)
+        entries |= {'chamfer_map': chamfer.mean_ap, 'per_category': chamfer.per_category}
+    if 'raster' in metrics:
+        raster = raster_average_precision(predictions, ground_truth, PAPER_CATEGORIES).to_dict()
+        entries['raster_map'] = raster['mean_ap']
+        entries['raster_per_category'] = raster['per_category']
+    return entries
+
+
 def predict_source(args: argparse.Namespace) -> int:
     """Map every drive at `args.source` and write the results; returns the exit code."""
     if args.stride < 1:
         raise DataError(f'--stride {args.stride}; expected at least 1')
+    metrics = metric_names(args.metric)
     drives = open_source(args.source, args.rig)
     predict, reset, engine = _mapper(args)
     out = Path(args.out)
@@ -125,22 +143,23 @@ def predict_source(args: argparse.Namespace) -> int:
         'chamfer_map': None,
         'per_category': None,
     }
+    if 'raster' in metrics:
+        summary |= {'raster_map': None, 'raster_per_category': None}
     if ground_truth and len(ground_truth) == len(predictions):
         write_map_file(out / 'ground_truth.map.json', ground_truth)
         outputs.append(str(out / 'ground_truth.map.json'))
-        result = chamfer_average_precision(predictions, ground_truth, PAPER_CATEGORIES)
-        summary['chamfer_map'] = result.mean_ap
-        summary['per_category'] = result.per_category
+        summary |= _score(predictions, ground_truth, metrics)
     summary['outputs'] = outputs
     (out / 'summary.json').write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
     if args.json:
         print(json.dumps(summary))
     else:
-        score = summary['chamfer_map']
         print(
             f'{summary["frames_mapped"]} frames mapped, {summary["frames_per_second"]} per second'
         )
-        print('no ground truth to score' if score is None else f'chamfer mAP {score:.3f}')
+        scores = {name: summary[f'{name}_map'] for name in metrics}
+        found = [f'{name} mAP {score:.3f}' for name, score in scores.items() if score is not None]
+        print(', '.join(found) or 'no ground truth to score')
         print('\n'.join(outputs))
     if failed:
         print(f'{len(failed)} camera sets could not be read', file=sys.stderr)

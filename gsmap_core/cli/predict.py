@@ -7,6 +7,8 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from gsmap_core.cli.evaluate import add_metric_argument
+
     parser.add_argument('source', help='a bag, a folder of bags, or a folder of images (--rig)')
     parser.add_argument('--out', default='out/predict', help='folder for the results')
     parser.add_argument('--weights', default='', help='checkpoint file or shipped name')
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--figures', type=int, default=1, metavar='N', help='draw N camera sets per drive as PNG'
     )
     parser.add_argument('--video', action='store_true', help='also write a video per drive')
+    add_metric_argument(parser)
     parser.add_argument('--json', action='store_true', help='print the summary as JSON')
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gsmap_core.data.bag import BagDrive, open_bag
 from gsmap_core.errors import DataError
-from gsmap_core.evaluation.chamfer import frame_key
+from gsmap_core.evaluation.frames import frame_key
 from gsmap_core.mapfile import read_map_file
 from gsmap_core.structures import ImageArray, VectorMap
 from gsmap_core.viz.bev import BevStyle, draw_bev

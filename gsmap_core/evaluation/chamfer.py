@@ -16,7 +16,6 @@ mean.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,16 +24,18 @@ import numpy as np
 import numpy.typing as npt
 
 from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
-from gsmap_core.errors import ConfigError, DataError
+from gsmap_core.errors import ConfigError
+from gsmap_core.evaluation.frames import FrameLog, pair_frames, range_dict
 from gsmap_core.evaluation.matching import (
     BoolArray,
     average_precision,
     chamfer_distances,
     match_predictions,
+    pool_by_score,
     sample_lines,
 )
 from gsmap_core.geometry.polylines import resample_polyline
-from gsmap_core.structures import FloatArray, MapElement, PerceptionRange, VectorMap
+from gsmap_core.structures import FloatArray, PerceptionRange, VectorMap
 
 DEFAULT_THRESHOLDS_M: tuple[float, ...] = (0.5, 1.0, 1.5)
 
@@ -136,14 +137,11 @@ class ChamferResult:
         def by_threshold(table: dict[float, Any]) -> dict[str, Any]:
             return {f'{threshold:g}': value for threshold, value in table.items()}
 
-        limits = self.range
         return {
             'metric': 'chamfer',
             'protocol': self.protocol,
             'reference': self.reference,
-            'range_m': None
-            if limits is None
-            else {'x': [limits.x_min, limits.x_max], 'y': [limits.y_min, limits.y_max]},
+            'range_m': range_dict(self.range),
             'num_frames': self.num_frames,
             'thresholds_m': list(self.thresholds_m),
             'mean_ap': self.mean_ap,
@@ -190,9 +188,7 @@ class ChamferEvaluator:
     protocol: str = 'maptr'
     _rules: Protocol = field(init=False, repr=False)
     _records: dict[str, list[_Record]] = field(init=False, repr=False)
-    _frames: Counter[str] = field(init=False, repr=False, default_factory=Counter)
-    _reference: str = field(init=False, repr=False, default='ego')
-    _range: PerceptionRange | None = field(init=False, repr=False, default=None)
+    _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -210,7 +206,7 @@ class ChamferEvaluator:
     @property
     def scenes(self) -> tuple[str, ...]:
         """Scenes seen so far, in order."""
-        return tuple(self._frames)
+        return self._frames.scenes
 
     def add(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         """Match one frame.
@@ -219,24 +215,15 @@ class ChamferEvaluator:
             DataError: the two maps have different references or ranges, or a predicted element has
                 no score.
         """
-        self._check_frame(prediction, ground_truth)
-        for element in prediction.elements:
-            if element.score is None:
-                raise DataError(
-                    f"frame '{frame_key(prediction)}': predicted '{element.category_name}' has "
-                    f'no score; predictions '
-                    'need one (were prediction and ground truth swapped?)'
-                )
-        scene = ground_truth.scene or prediction.scene
-        self._frames[scene] += 1
+        scene = self._frames.add(prediction, ground_truth)
         for name in self.categories:
             category = category_by_name(name).id
             predicted = prediction.of_category(category)
             self.add_lines(
                 name,
-                [_planar_line(element) for element in predicted],
+                [element.loop_xy() for element in predicted],
                 [element.score or 0.0 for element in predicted],
-                [_planar_line(element) for element in ground_truth.of_category(category)],
+                [element.loop_xy() for element in ground_truth.of_category(category)],
                 scene=scene,
             )
 
@@ -318,9 +305,9 @@ class ChamferEvaluator:
             num_ground_truth=num_ground_truth,
             num_predictions=num_predictions,
             num_true_positives=found,
-            num_frames=self._frames.total() if scene is None else self._frames[scene],
-            reference=self._reference,
-            range=self._range,
+            num_frames=self._frames.count(scene),
+            reference=self._frames.reference,
+            range=self._frames.range,
         )
 
     def curve(self, category: str, threshold_m: float) -> tuple[FloatArray, FloatArray]:
@@ -334,116 +321,12 @@ class ChamferEvaluator:
     def _pooled(self, category: str, scene: str | None) -> tuple[BoolArray, int]:
         """Return (T, M) matches of all predictions in falling score order, and the total truth."""
         records = [r for r in self._records[category] if scene is None or r.scene == scene]
-        scores = np.concatenate([np.zeros(0), *(record.scores for record in records)])
-        empty = np.zeros((len(self.thresholds_m), 0), dtype=bool)
-        flags = np.concatenate([empty, *(record.true_positives for record in records)], axis=1)
-        total = sum(record.num_ground_truth for record in records)
-        return flags[:, np.argsort(-scores, kind='stable')], total
-
-    def _check_frame(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
-        where = f"frame '{frame_key(ground_truth)}'"
-        if prediction.reference != ground_truth.reference:
-            raise DataError(
-                f"{where}: prediction is given in '{prediction.reference}', ground truth in "
-                f"'{ground_truth.reference}'; expected the same reference frame"
-            )
-        if not _same_range(prediction.range, ground_truth.range):
-            raise DataError(
-                f'{where}: prediction covers {prediction.range}, ground truth '
-                f'{ground_truth.range}; expected the same range'
-            )
-        if self._range is None:
-            self._range, self._reference = ground_truth.range, ground_truth.reference
-        elif self._reference != ground_truth.reference or not _same_range(
-            self._range, ground_truth.range
-        ):
-            raise DataError(
-                f"{where}: '{ground_truth.reference}', {ground_truth.range} differs from the "
-                f'frames before '
-                f"('{self._reference}', {self._range}); expected one reference and range in one "
-                f'evaluation'
-            )
-
-
-def _planar_line(element: MapElement) -> FloatArray:
-    return element.loop_xy()
-
-
-def _same_range(first: PerceptionRange, second: PerceptionRange) -> bool:
-    # Messages carry the range as float32.
-    return np.allclose(
-        [first.x_min, first.x_max, first.y_min, first.y_max],
-        [second.x_min, second.x_max, second.y_min, second.y_max],
-        rtol=0.0,
-        atol=1e-3,
-    )
-
-
-def frame_key(vector_map: VectorMap) -> str:
-    """Return what identifies a frame: its sample id, else its stamp."""
-    return vector_map.sample_id or str(vector_map.stamp_ns)
-
-
-def pair_frames(
-    predictions: Iterable[VectorMap],
-    ground_truth: Iterable[VectorMap],
-    missing: Literal['error', 'empty'] = 'error',
-) -> list[tuple[VectorMap, VectorMap]]:
-    """Pair predictions with ground truth by sample id.
-
-    Where there is no id the stamp is used; where ids repeat, the scene too.
-
-    Args:
-        predictions: predicted local maps.
-        ground_truth: their ground truth.
-        missing: what a ground-truth frame without prediction means: an error, or a frame in which
-            nothing was predicted.
-
-    Returns:
-        Pairs in the order of the ground truth.
-
-    Raises:
-        DataError: a frame occurs twice, or has no counterpart; the message lists the frames.
-    """
-    predicted, truth = list(predictions), list(ground_truth)
-    keys = [[frame_key(item) for item in side] for side in (predicted, truth)]
-    if any(len(set(side)) < len(side) for side in keys):
-        keys = [
-            [f'{item.scene}/{frame_key(item)}' if item.scene else frame_key(item) for item in side]
-            for side in (predicted, truth)
-        ]
-    for side, name in zip(keys, ('predictions', 'ground truth'), strict=True):
-        twice = [key for key, count in Counter(side).items() if count > 1]
-        if twice:
-            raise DataError(
-                f'{name}: {_listed(twice)} occur twice; expected unique frame ids (or stamps)'
-            )
-    by_key = dict(zip(keys[0], predicted, strict=True))
-    without_truth = [key for key in keys[0] if key not in set(keys[1])]
-    without_prediction = [key for key in keys[1] if key not in by_key]
-    problems = []
-    if without_truth:
-        problems.append(f'predictions without ground truth: {_listed(without_truth)}')
-    if without_prediction and missing == 'error':
-        problems.append(f'ground truth without prediction: {_listed(without_prediction)}')
-    if problems:
-        raise DataError(
-            f'frames do not match; {"; ".join(problems)}; expected the same frames on both sides '
-            f'(a frame without '
-            'elements is written with an empty list)'
+        flags = pool_by_score(
+            [record.scores for record in records],
+            [record.true_positives for record in records],
+            len(self.thresholds_m),
         )
-    pairs = []
-    for key, item in zip(keys[1], truth, strict=True):
-        empty = VectorMap(
-            (), item.stamp_ns, item.range, item.reference, item.sample_id, item.scene
-        )
-        pairs.append((by_key.get(key, empty), item))
-    return pairs
-
-
-def _listed(keys: Sequence[str], limit: int = 10) -> str:
-    shown = ', '.join(f"'{key}'" for key in keys[:limit])
-    return shown if len(keys) <= limit else f'{shown} and {len(keys) - limit} more'
+        return flags, sum(record.num_ground_truth for record in records)
 
 
 def chamfer_average_precision(

@@ -152,6 +152,21 @@ def match_predictions(
     return result
 
 
+def pool_by_score(
+    scores: Sequence[FloatArray], true_positives: Sequence[BoolArray], num_thresholds: int
+) -> BoolArray:
+    """Return (T, M) matches of all frames in falling score order; equal scores keep their order.
+
+    Args:
+        scores: per frame (m,) confidences.
+        true_positives: per frame (T, m).
+        num_thresholds: T.
+    """
+    empty = np.zeros((num_thresholds, 0), dtype=bool)
+    flags = np.concatenate([empty, *true_positives], axis=1)
+    return flags[:, np.argsort(-np.concatenate([np.zeros(0), *scores]), kind='stable')]
+
+
 def average_precision(
     true_positives: npt.ArrayLike, num_ground_truth: int
 ) -> tuple[float, FloatArray, FloatArray]:

@@ -45,6 +45,8 @@ class TrainConfig:
         eval_interval_epochs: the same in epochs; replaces `eval_interval_steps`.
         eval_max_frames: validation frames used, spread evenly; None: all.
         eval_frame_stride: evaluate on every n-th frame.
+        eval_metrics: what an evaluation computes; `chamfer` always, because the best checkpoint is
+            chosen by it, and `raster` where it is listed.
         eval_batch_size: samples per forward pass of an evaluation.
         log_interval_steps: steps between lines of the log.
         checkpoint_interval_min: time between checkpoints [min].
@@ -86,6 +88,7 @@ class TrainConfig:
     eval_interval_epochs: float | None = None
     eval_max_frames: int | None = 200
     eval_frame_stride: int = 1
+    eval_metrics: tuple[Literal['chamfer', 'raster'], ...] = ('chamfer',)
     eval_batch_size: int = 8
     log_interval_steps: int = 20
     checkpoint_interval_min: float = 3.0
@@ -142,6 +145,11 @@ class TrainConfig:
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(f'{name} is {getattr(self, name)}; expected 0 or more')
+        if 'chamfer' not in self.eval_metrics:
+            raise ConfigError(
+                f"eval_metrics are {list(self.eval_metrics)}; expected 'chamfer' among them, the "
+                'best checkpoint is chosen by it'
+            )
         for name in ('ema_decay', 'warmup_factor', 'min_lr_factor'):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f'{name} is {getattr(self, name)}; expected 0 to 1')

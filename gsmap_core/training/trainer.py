@@ -310,13 +310,17 @@ class Trainer:
                 batch_size=recipe.eval_batch_size,
                 precision=recipe.precision,
                 progress=self.progress,
+                metrics=recipe.eval_metrics,
             )
-            values = {
+            values: dict[str, Any] = {
                 'chamfer_map': result.score,
                 'ap': result.chamfer.per_category,
                 'val_loss': {**result.losses, 'total': sum(result.losses.values())},
                 'eval_s': round(time.monotonic() - started, 1),
             }
+            if result.raster is not None:
+                raster = result.raster.to_dict()
+                values |= {'raster_map': raster['mean_ap'], 'raster_ap': raster['per_category']}
             self.run_directory.log(self.step, values)
             logger.info('step %d: chamfer mAP %.4f', self.step, result.score)
             # A category without ground truth in the validation data leaves no score.

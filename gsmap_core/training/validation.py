@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from gsmap_core.config import ModelConfig
 from gsmap_core.data.loading import MapDataset, make_loader
 from gsmap_core.data.sampling import SequentialBatches
 from gsmap_core.evaluation.chamfer import ChamferEvaluator, ChamferResult
+from gsmap_core.evaluation.raster import RasterEvaluator, RasterResult
 from gsmap_core.losses.criterion import Criterion
 from gsmap_core.models.postprocess import to_vector_maps
 from gsmap_core.training.precision import autocast
@@ -24,10 +26,12 @@ class ValidationResult:
     Args:
         chamfer: average precision over all frames.
         losses: mean of each named loss.
+        raster: raster average precision over all frames; None: not asked for.
     """
 
     chamfer: ChamferResult
     losses: dict[str, float]
+    raster: RasterResult | None = None
 
     @property
     def score(self) -> float:
@@ -45,6 +49,7 @@ def validate(
     batch_size: int = 8,
     precision: str = 'fp32',
     progress: bool = False,
+    metrics: Sequence[str] = ('chamfer',),
 ) -> ValidationResult:
     """Predict every frame of a dataset and score it.
 
@@ -56,10 +61,12 @@ def validate(
         batch_size: samples per forward pass.
         precision: `fp32`, `bf16` or `fp16`.
         progress: show a bar on stderr.
+        metrics: `chamfer`, which is always computed, and `raster`.
     """
     model.eval()
     criterion = Criterion(config).to(device)
     evaluator = ChamferEvaluator(config.categories)
+    raster = RasterEvaluator(config.categories) if 'raster' in metrics else None
     loader = make_loader(dataset, SequentialBatches(len(dataset), batch_size))
     sums: dict[str, float] = {}
     for batch in tqdm(loader, desc='validation', disable=not progress, leave=False):
@@ -80,6 +87,10 @@ def validate(
         )
         for prediction, truth in zip(predictions, truths, strict=True):
             evaluator.add(prediction, truth)
+            if raster is not None:
+                raster.add(prediction, truth)
     return ValidationResult(
-        evaluator.result(), {name: value / len(dataset) for name, value in sums.items()}
+        evaluator.result(),
+        {name: value / len(dataset) for name, value in sums.items()},
+        None if raster is None else raster.result(),
     )
