@@ -143,11 +143,14 @@ def render_targets(
 def _draw(pixels: Tensor, filled: Tensor, canvas: tuple[int, int], width: int) -> Tensor:
     """Draw (E, P, 2) lines [px] of one width as binary (E, H, W) masks, some of them filled."""
     masks = np.zeros((len(pixels), *canvas), dtype=np.uint8)
+    # Thin and then dilated: OpenCV's own lines of thickness 3 are 5 px wide.
+    square = np.ones((width, width), dtype=np.uint8)
     lines = pixels.round().to('cpu', torch.int32).numpy()
     for mask, line, is_filled in zip(masks, lines, filled.tolist(), strict=True):
         if is_filled:
             cv2.fillPoly(mask, [line], (1,))
-        cv2.polylines(mask, [line], isClosed=is_filled, color=(1,), thickness=width)
+        cv2.polylines(mask, [line], isClosed=is_filled, color=(1,), thickness=1)
+        cv2.dilate(mask, square, dst=mask)
     return torch.from_numpy(masks).to(pixels)
 
 
