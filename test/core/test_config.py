@@ -1,5 +1,7 @@
 """Configurations are read strictly, with the file and key in every refusal."""
 
+from dataclasses import replace
+
 import pytest
 
 from gsmap_core.config import (
@@ -53,7 +55,34 @@ def test_unknown_name_lists_the_known_ones():
         load_model_config('maptr_huge')
 
 
-@pytest.mark.parametrize('name', ['maptr_r50', 'maptr_tiny', 'maptr_mini'])
+@pytest.mark.parametrize(
+    'name',
+    [f'{method}_{size}' for method in ('maptr', 'mapvr') for size in ('r50', 'tiny', 'mini')],
+)
 def test_shipped_configurations_load(name):
     config = load_model_config(name)
     assert isinstance(config, ModelConfig) and config.name == name
+
+
+@pytest.mark.parametrize('size', ['r50', 'tiny', 'mini'])
+def test_mapvr_is_maptr_with_masks_in_cost_and_loss(size):
+    """reference-models.md, 4: what MapVR changes, and nothing else."""
+    config, base = load_model_config(f'mapvr_{size}'), load_model_config(f'maptr_{size}')
+    assert (config.matching.points, config.matching.raster) == (1.0, 10.0)
+    losses = config.losses
+    assert (losses.points, losses.raster, losses.direction) == (1.0, 15.0, 0.002)
+    assert losses.direction_kind == 'smoothness' and config.decoder.dropout == 0.0
+    assert (losses.raster_options.measure, losses.raster_options.target) == ('dice', 'soft')
+    # The canvas of the loss is twice that of the cost, and both grow with the grid.
+    assert losses.raster_options.rows == 2 * config.matching.raster_rows
+    assert losses.raster_options.columns * 2 == losses.raster_options.rows
+    assert config.matching.raster_columns * 2 == config.matching.raster_rows
+    assert config.matching.raster_rows / config.bev.num_rows == pytest.approx(0.64, abs=0.03)
+    same = replace(
+        config,
+        name=base.name,
+        matching=base.matching,
+        losses=replace(base.losses, bev_segmentation=losses.bev_segmentation),
+        decoder=replace(config.decoder, dropout=base.decoder.dropout),
+    )
+    assert same == base

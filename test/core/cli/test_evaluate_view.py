@@ -69,10 +69,34 @@ def test_json_is_one_object(files, capsys):
     assert report['reference'] == 'ego'
 
 
+def test_raster_beside_chamfer(files, tmp_path, capsys):
+    report = tmp_path / 'report'
+    assert main(['evaluate', *files, '--metric', 'raster', '--out', str(report)]) == 0
+    text = capsys.readouterr().out
+    rows = {row.split()[0]: row.split()[1:] for row in text.splitlines() if row.strip()}
+    # One divider is hit, the other is 0.8 m off: half of them found is 51 of 101 recalls.
+    assert rows['divider'] == ['0.505'] * 7 + ['0.500', '0.500', '2', '2']
+    assert rows['ped_crossing'] == ['-'] * 9 + ['0', '0']
+    assert rows['mean'] == ['0.752', '4', '4']
+    assert rows['two'] == ['1', '0.000', '-', '1.000', '0.500']
+    assert "reference frame 'ego', x [-30, 30] m, y [-15, 15] m" in text
+    assert 'no ground truth of ped_crossing: left out of the mean' in text
+    written = sorted(path.name for path in report.iterdir())
+    assert written == ['raster.json', 'raster.txt', 'raster_precision_recall.png']
+    assert cv2.imread(str(report / 'raster_precision_recall.png')) is not None
+    for both in (['--metric', 'chamfer,raster'], ['--metric', 'chamfer', '--metric', 'raster']):
+        assert main(['evaluate', *both, *files, '--json']) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert set(result) == {'chamfer', 'raster', 'outputs'}
+        assert result['chamfer']['mean_ap'] == pytest.approx(0.6111, abs=1e-4)
+        assert result['raster'] == json.loads((report / 'raster.json').read_text())
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--metric', 'raster'], 'not part of this version; expected chamfer'),
+        (['--metric', 'consistency'], 'not part of this version; expected chamfer, raster'),
+        (['--metric', 'raster,iou'], "'iou': unknown; expected chamfer, raster"),
         (['--metric', 'iou'], "'iou': unknown; expected chamfer"),
         (['--protocol', 'coco'], "'coco': unknown; expected one of maptr"),
         (['--categories', 'kerb'], "'kerb': unknown"),

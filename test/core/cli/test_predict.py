@@ -26,14 +26,14 @@ def checkpoint(tmp_path_factory):
 def test_a_bag_is_mapped_scored_and_drawn(tmp_path, checkpoint, capsys):
     bag, out = tmp_path / 'fake.mcap', tmp_path / 'out'
     write_bag(FakeRecording(FakeDrive(num_frames=4)), bag)
-    code = main(
-        ['predict', str(bag), '--weights', checkpoint, '--out', str(out), '--json', '--video']
-    )
-    assert code == 0
+    arguments = ['--weights', checkpoint, '--out', str(out), '--metric', 'chamfer,raster']
+    assert main(['predict', str(bag), *arguments, '--json', '--video']) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary['frames_mapped'] == 4 and summary['frames_failed'] == []
     assert 0 <= summary['chamfer_map'] <= 1
     assert set(summary['per_category']) == {'divider', 'ped_crossing', 'boundary'}
+    assert 0 <= summary['raster_map'] <= 1
+    assert set(summary['raster_per_category']) == {'divider', 'ped_crossing', 'boundary'}
     predictions = read_map_file(out / 'predictions.map.json')
     truth = read_map_file(out / 'ground_truth.map.json')
     assert [m.stamp_ns for m in predictions] == [m.stamp_ns for m in truth]
@@ -60,6 +60,7 @@ def test_an_image_folder_with_a_rig(tmp_path, checkpoint, capsys):
     assert main(['predict', str(folder), *arguments, '--out', str(tmp_path / 'out')]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary['frames_mapped'] == 1 and summary['chamfer_map'] is None
+    assert 'raster_map' not in summary
 
 
 def test_the_classical_engine_needs_no_weights(tmp_path, capsys):

@@ -35,6 +35,8 @@ def test_every_shipped_recipe_loads():
         ({'steps': 5, 'epochs': 1.0}, 'expected exactly one'),
         ({'steps': 5, 'lr': 0.0}, 'lr is 0.0; expected more than 0'),
         ({'steps': 5, 'precision': 'fp8'}, "'fp8' is not allowed"),
+        ({'steps': 5, 'eval_metrics': ['iou']}, "'iou' is not allowed"),
+        ({'steps': 5, 'eval_metrics': ['raster']}, "expected 'chamfer' among them"),
         ({'steps': 5, 'augmentation': {'mirror': 2.0}}, 'mirror is 2.0'),
         ({'steps': 5, 'total_batch_size': 8, 'accumulate_steps': 2}, 'expected one of them'),
         ({'steps': 5, 'eval_interval_epochs': 0.0}, 'eval_interval_epochs is 0.0'),

@@ -52,6 +52,9 @@ def test_training_stops_resumes_and_finishes(data, tmp_path, capsys):
     assert json.loads(metadata['train_drives']) == ['fake-0', 'fake-1']
     assert json.loads(metadata['val_drives']) == ['fake-1']
     assert 0.0 <= report['chamfer_map'] <= 1.0
+    # The recipe asks for no other metric.
+    lines = (tmp_path / 'micro-000' / 'metrics.jsonl').read_text().splitlines()
+    assert 'chamfer_map' in lines[-1] and 'raster_map' not in lines[-1]
     effective = yaml.safe_load((tmp_path / 'micro-000' / 'config.yaml').read_text())
     assert effective['recipe']['steps'] == 4 and effective['recipe']['epochs'] is None
 

@@ -55,7 +55,7 @@ def losses_of(trainer):
 def test_two_frames_are_learned_by_heart(tmp_path):
     recipe = make_recipe(
         steps=120, augmentation=PLAIN, eval_interval_steps=60, log_interval_steps=10,
-        channels_last=True,
+        channels_last=True, eval_metrics=('chamfer', 'raster'),
     )  # fmt: skip
     config = micro_config(num_one_to_many=16, one_to_many_copies=2)
     trainer = make_trainer(tmp_path, recipe, config, FakeDrive(2), FakeDrive(2))
@@ -73,6 +73,8 @@ def test_two_frames_are_learned_by_heart(tmp_path):
     evaluations = [line for line in run.metrics() if 'chamfer_map' in line]
     assert [line['step'] for line in evaluations] == [60, 120]
     assert set(evaluations[0]['ap']) == {'divider', 'ped_crossing', 'boundary'}
+    assert 0.0 < evaluations[1]['raster_map'] <= 1.0
+    assert set(evaluations[1]['raster_ap']) == {'divider', 'ped_crossing', 'boundary'}
     assert list((run.path / 'tensorboard').glob('events*'))
 
 
