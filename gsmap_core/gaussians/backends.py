@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,8 +11,7 @@ from gsmap_core.errors import ConfigError
 from gsmap_core.geometry.bev_grid import BevGrid
 from gsmap_core.structures import PerceptionRange
 
-Backend = Literal['auto', 'reference', 'fast', 'triton']
-BACKENDS: tuple[str, ...] = get_args(Backend)
+BACKENDS = ('auto', 'reference', 'fast', 'triton')
 
 logger = logging.getLogger(__name__)
 #: Device -> why the kernel does not run there; empty: it runs. One trial per process and device.

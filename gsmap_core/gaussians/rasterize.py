@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from gsmap_core.errors import ConfigError
-from gsmap_core.gaussians.backends import Backend, choose_backend
+from gsmap_core.gaussians.backends import choose_backend
 from gsmap_core.gaussians.reference import rasterize_reference
 from gsmap_core.gaussians.tiles import rasterize_tiles
-from gsmap_core.gaussians.unions import Union, check_union
+from gsmap_core.gaussians.unions import check_union
 from gsmap_core.geometry.bev_grid import BevGrid
 
 
@@ -22,8 +22,8 @@ def rasterize_gaussians(
     scales: Tensor,  # (..., P, 2)
     thetas: Tensor,  # (..., P)
     grid: BevGrid,
-    union: Union = 'probabilistic',
-    backend: Backend = 'auto',
+    union: str = 'probabilistic',
+    backend: str = 'auto',
 ) -> Tensor:
     """Draw elements, each a set of P Gaussians, on a canvas.
 

@@ -13,15 +13,12 @@ occupancy; fast rasterisers accumulate in their own way and share the rest.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
 from gsmap_core.errors import ConfigError
 
-Union = Literal['probabilistic', 'max', 'clamped_sum', 'exponential']
-UNIONS: tuple[str, ...] = get_args(Union)
+UNIONS = ('probabilistic', 'max', 'clamped_sum', 'exponential')
 
 #: Densities above count as this in the probabilistic union, whose logarithm is infinite at 1.
 MAX_DENSITY = 1.0 - 1e-4

@@ -1,0 +1,35 @@
+"""`gsmap bench`: measure how long the parts of a model take.
+
+A benchmark is a module `bench_NAME` of this package with `add_arguments(parser)` and
+`run(args) -> int`, listed in `BENCHMARKS`; `bench_measure` holds what they share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+#: Every benchmark and what it measures.
+BENCHMARKS: dict[str, str] = {
+    'raster': 'time and memory of drawing Gaussians, each way against the plain reference',
+}
+
+
+def module_name(benchmark: str) -> str:
+    """Return the module that implements a benchmark."""
+    return f'gsmap_core.cli.bench_{benchmark}'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the benchmarks, each with its own options."""
+    benchmarks = parser.add_subparsers(dest='benchmark', metavar='BENCHMARK', required=True)
+    for name, text in BENCHMARKS.items():
+        benchmark = benchmarks.add_parser(
+            name, help=text, description=f'{text[0].upper()}{text[1:]}.'
+        )
+        importlib.import_module(module_name(name)).add_arguments(benchmark)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the benchmark that was asked for."""
+    return int(importlib.import_module(module_name(args.benchmark)).run(args))

@@ -1,0 +1,113 @@
+"""`gsmap bench`: what it measures, with numbers that are known beforehand."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+
+from gsmap_core.cli import bench, bench_measure, bench_raster
+from gsmap_core.cli.main import main
+from gsmap_core.config import RasterLossConfig
+from gsmap_core.errors import ConfigError
+from gsmap_core.gaussians.unions import UNIONS
+from gsmap_core.mapfile import write_map_file
+from gsmap_core.structures import MapElement, VectorMap
+
+CPU = torch.device('cpu')
+
+
+def _case(**changes: object) -> bench_raster.RasterCase:
+    values = {
+        'num_elements': 3, 'num_places': 4, 'num_rows': 20, 'num_columns': 10, 'scales': 'init',
+        'union': 'probabilistic', 'device': 'cpu',
+    }  # fmt: skip
+    return bench_raster.RasterCase(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_every_benchmark_has_a_module() -> None:
+    parser_names = [bench.module_name(name) for name in bench.BENCHMARKS]
+    assert 'gsmap_core.cli.bench_raster' in parser_names
+    assert get_args(get_type_hints(RasterLossConfig)['union']) == UNIONS
+
+
+def test_raster_reports_time_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ['bench', 'raster', '--sizes', '20x20x100x50', '--scales', 'trained']
+    assert main([*arguments, '--repeats', '2', '--device', 'cpu', '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 'no checkpoint was used' in report['scales']['trained']
+    (result,) = report['results']
+    assert [result[key] for key in ('num_elements', 'num_rows', 'scales')] == [20, 100, 'trained']
+    ways = result['ways']
+    assert ways['reference']['seconds'] > 0
+    assert ways['fast']['times_faster'] > 1
+    if ways['reference']['peak_bytes'] is None:
+        pytest.skip('this system does not tell the peak of a process')
+    # At least one density per element, Gaussian and cell.
+    assert ways['reference']['peak_bytes'] > 20 * 20 * 100 * 50 * 4
+    assert ways['fast']['times_less_memory'] > 2
+    assert '| fast |' in bench_raster._as_text(report)
+
+
+def test_peak_memory_is_that_of_the_call_alone() -> None:
+    """Forty megabytes, allocated in the call and freed before its end is looked at."""
+    peak = bench_measure.peak_memory_bytes(partial(partial, torch.ones, 10_000_000), CPU)
+    if peak is None:
+        pytest.skip('this system does not tell the peak of a process')
+    assert peak == pytest.approx(40e6, rel=0.1)
+
+
+def test_rounds_are_interleaved_and_every_way_is_warmed_up() -> None:
+    calls: list[str] = []
+    ways = {name: partial(calls.append, name) for name in 'ab'}
+    times = bench_measure.interleaved_seconds(ways, 2, CPU)
+    assert ''.join(calls) == 'ababba'
+    assert [len(times[name]) for name in 'ab'] == [2, 2]
+    slow = bench_measure.interleaved_seconds({'sleep': partial(time.sleep, 0.02)}, 1, CPU)
+    assert slow['sleep'][0] >= 0.02
+    assert bench_measure.median_ratio([2, 8, 9], [1, 2, 9]) == 2
+
+
+def test_gaussians_as_initialised_and_as_trained() -> None:
+    centers, scales, thetas = bench_raster.make_gaussians(_case())
+    assert centers.shape == (3, 4, 2) and not thetas.any()
+    assert torch.all(scales == torch.tensor(0.6))
+    _, scales, thetas = bench_raster.make_gaussians(_case(scales='trained'))
+    assert (scales[..., 0] >= 0.6).all() and (scales[..., 1] <= 0.6).all()
+    # The long axis lies along the line.
+    steps = centers.diff(dim=1)
+    along = torch.stack([thetas.cos(), thetas.sin()], dim=-1)[:, 1:]
+    assert (torch.linalg.vecdot(steps, along) > 0.99 * steps.norm(dim=-1)).all()
+
+
+def test_gaussians_of_predictions(tmp_path: Path) -> None:
+    element = MapElement(
+        0, np.array([[1.0, 2], [3, 4]]), score=0.5, covariance=np.array([[4.0, 0, 1], [1, 0, 9]])
+    )
+    plain = MapElement(0, np.array([[1.0, 2], [3, 4]]), score=0.5)
+    with_covariance, without = tmp_path / 'a.map.json', tmp_path / 'b.map.json'
+    write_map_file(with_covariance, [VectorMap((plain, element), sample_id='a')])
+    write_map_file(without, [VectorMap((plain,), sample_id='a')])
+    centers, scales, thetas = bench_raster.make_gaussians(_case(scales=str(with_covariance)))
+    assert centers[2].tolist() == [[1, 2], [3, 4], [1, 2], [3, 4]]
+    torch.testing.assert_close(scales[0, :2], torch.tensor([[2.0, 1], [3, 1]]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(thetas[0, :2], torch.tensor([0, np.pi / 2]).float())
+    with pytest.raises(ConfigError, match='no element with a covariance'):
+        bench_raster.make_gaussians(_case(scales=str(without)))
+
+
+@pytest.mark.parametrize('size', ['50x20x200', '0x20x200x100', 'axbxcxd'])
+def test_wrong_sizes_are_named(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['bench', 'raster', '--sizes', size]) == 2
+    assert f"'{size}'" in capsys.readouterr().err
+
+
+def test_wrong_counts_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['bench', 'raster', '--repeats', '0']) == 2
+    assert '--repeats 0' in capsys.readouterr().err
