@@ -1,4 +1,4 @@
-"""Training targets of one local map: points in unit coordinates, their orders, the BEV mask.
+"""Training targets of one local map: points in unit coordinates, their orders, masks.
 
 An element is the same line from either end, and a ring is the same ring from any vertex. A target
 therefore carries every order that counts as equal; matching picks the nearest one.
@@ -7,9 +7,11 @@ therefore carries every order that counts as equal; matching picks the nearest o
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from gsmap_core.config import ModelConfig
 from gsmap_core.errors import DataError
 from gsmap_core.geometry.bev_grid import BevGrid
 from gsmap_core.geometry.polylines import cumulative_length, resample_polyline
+from gsmap_core.image_targets import draw_pv_masks
 from gsmap_core.structures import FloatArray, VectorMap
 
 #: Most starting vertices of a ring that are kept (MapTR, pattern v2); a random subset beyond.
@@ -37,6 +40,10 @@ class MapTargets:
             `num_orders` repeat the first order, so that a minimum over R needs no mask.
         num_orders: (G,) int64, 1 to R.
         bev_mask: (1, H, W) uint8, 1 where an element of any category is drawn on the BEV grid.
+        pv_mask: (N, 1, h, w) int8, the same in the cameras at the size of their features; -1
+            where a camera is missing. None without `losses.pv_segmentation`.
+        depth_bins: (N, h, w) int64 bin of the nearest LiDAR point, -1 for none. None without
+            `losses.depth`.
     """
 
     labels: Tensor
@@ -44,6 +51,8 @@ class MapTargets:
     orders: Tensor
     num_orders: Tensor
     bev_mask: Tensor
+    pv_mask: Tensor | None = None
+    depth_bins: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of elements G."""
@@ -51,7 +60,25 @@ class MapTargets:
 
     def to(self, device: torch.device | str) -> MapTargets:
         """Return the targets on another device."""
-        return MapTargets(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in values.items()}
+        return MapTargets(**moved)
+
+
+@dataclass(frozen=True)
+class TargetCameras:
+    """What targets in the images need of the cameras, after augmentation.
+
+    Args:
+        pixels_from_reference: (N, 4, 4) from the model's reference frame [m] to pixels of the
+            network input.
+        camera_mask: (N,) bool, False where the camera is missing.
+        depth_bins: (N, h, w) int64, see `MapTargets`, or None.
+    """
+
+    pixels_from_reference: FloatArray
+    camera_mask: npt.NDArray[np.bool_]
+    depth_bins: npt.NDArray[np.int64] | None = None
 
 
 def _ring_orders(
@@ -115,7 +142,10 @@ def draw_bev_mask(vector_map: VectorMap, grid: BevGrid, category_ids: set[int]) 
 
 
 def make_targets(
-    vector_map: VectorMap, config: ModelConfig, generator: np.random.Generator | None = None
+    vector_map: VectorMap,
+    config: ModelConfig,
+    generator: np.random.Generator | None = None,
+    cameras: TargetCameras | None = None,
 ) -> MapTargets:
     """Turn the ground truth of one frame into targets.
 
@@ -124,6 +154,7 @@ def make_targets(
             that the model does not predict are left out.
         config: gives categories, points per element, range and grid.
         generator: random subset of orders for rings with more than 19 vertices; None: a fixed one.
+        cameras: for targets in the images; None: there are none.
 
     Raises:
         DataError: the map is in another frame than the model predicts in.
@@ -137,14 +168,14 @@ def make_targets(
     label_of = {category_by_name(name).id: i for i, name in enumerate(config.categories)}
     grid, area, num_points = config.grid, config.range, config.decoder.num_points
     elements = [element for element in vector_map.elements if element.category in label_of]
-    mask = torch.from_numpy(draw_bev_mask(vector_map, grid, set(label_of)))[None]
+    dense = _dense_targets(vector_map, config, set(label_of), cameras)
     if not elements:
         return MapTargets(
             labels=torch.zeros(0, dtype=torch.int64),
             points=torch.zeros(0, num_points, 2),
             orders=torch.zeros(0, 1, num_points, 2),
             num_orders=torch.zeros(0, dtype=torch.int64),
-            bev_mask=mask,
+            **dense,
         )
     per_element = [
         allowed_orders(element.vertices[:, :2], element.closed, num_points, generator)
@@ -164,5 +195,31 @@ def make_targets(
         points=unit[:, 0].contiguous(),
         orders=unit,
         num_orders=torch.tensor(counts),
-        bev_mask=mask,
+        **dense,
     )
+
+
+def _dense_targets(
+    vector_map: VectorMap,
+    config: ModelConfig,
+    category_ids: set[int],
+    cameras: TargetCameras | None,
+) -> dict[str, Any]:
+    """Return the targets on maps of cells that the losses of the model ask for."""
+    mask = draw_bev_mask(vector_map, config.grid, category_ids)
+    dense: dict[str, Any] = {'bev_mask': torch.from_numpy(mask)[None]}
+    if cameras is None:
+        return dense
+    if config.losses.pv_segmentation:
+        dense['pv_mask'] = torch.from_numpy(
+            draw_pv_masks(
+                vector_map,
+                cameras.pixels_from_reference,
+                cameras.camera_mask,
+                config,
+                category_ids,
+            )
+        )
+    if cameras.depth_bins is not None:
+        dense['depth_bins'] = torch.from_numpy(cameras.depth_bins)
+    return dense

@@ -117,6 +117,7 @@ class PreparedFrame:
         intrinsics: (N, 3, 3) float64 of the network input [px].
         base_from_cameras: (N, 4, 4) float64 [m].
         camera_mask: (N,) bool, False where the camera is missing.
+        mirrored: whether the world is mirrored left to right.
     """
 
     pictures: PictureArray
@@ -124,6 +125,7 @@ class PreparedFrame:
     intrinsics: FloatArray
     base_from_cameras: FloatArray
     camera_mask: npt.NDArray[np.bool_]
+    mirrored: bool = False
 
 
 def prepare_frame(
@@ -170,6 +172,7 @@ def mirror_frame(frame: PreparedFrame) -> PreparedFrame:
         pictures=pictures,
         intrinsics=intrinsics,
         base_from_cameras=ego_flip @ frame.base_from_cameras @ camera_flip,
+        mirrored=not frame.mirrored,
     )
 
 

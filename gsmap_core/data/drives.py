@@ -137,6 +137,14 @@ class Drive(Protocol):
         """Return the elements in the ego frame at the set's stamp, or None if there are none."""
         ...
 
+    def lidar_points(self, index: int) -> np.ndarray | None:
+        """Return the LiDAR sweep nearest to a set, in the ego frame at the set's stamp.
+
+        Returns:
+            (P, 4) float32 x, y, z [m] and intensity, or None where there is none.
+        """
+        ...
+
     @property
     def global_map(self) -> VectorMap | None:
         """The whole map in the `map` frame, or None."""

@@ -71,6 +71,9 @@ class ImageFolderDrive:
         """None: images alone have no map."""
         return None
 
+    def lidar_points(self, index: int) -> None:
+        """Return None: images alone have no sweeps."""
+
     def __len__(self) -> int:
         """Return the number of camera sets."""
         return len(self._files[0])

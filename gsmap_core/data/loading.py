@@ -31,11 +31,11 @@ from gsmap_core.data.augmentation import (
 from gsmap_core.data.drives import Drive
 from gsmap_core.data.frame_cache import FrameCache
 from gsmap_core.data.published_augmentation import distort_in_hsv
+from gsmap_core.data.sweeps import DepthTargets, pixels_from_ego
 from gsmap_core.errors import ConfigError, DataError
-from gsmap_core.geometry.transforms import invert
 from gsmap_core.images import FrameBatch, decode_width
 from gsmap_core.structures import VectorMap
-from gsmap_core.targets import MapTargets, make_targets
+from gsmap_core.targets import MapTargets, TargetCameras, make_targets
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,8 @@ class MapDataset(Dataset[Sample]):
         skip_empty: replace a frame without any element of the model's categories by another one.
 
     Raises:
-        DataError: no frame, or a drive has no ground truth.
+        DataError: no frame, a drive has no ground truth, or the model learns depth and a drive has
+            no LiDAR.
         ConfigError: mirroring was asked for with learned camera embeddings, or a cache with
             colours that change before pictures are prepared.
     """
@@ -197,6 +198,7 @@ class MapDataset(Dataset[Sample]):
                     f"drive '{drive.name}' has no ground truth; training and validation need the "
                     'topic /ground_truth/local_map'
                 )
+        self._depth = DepthTargets(self.drives, config) if config.losses.depth else None
         self._maps: dict[int, VectorMap] = {}
         self.cache: FrameCache | None = None
         num_cameras = max(len(drive.rig) for drive in self.drives)
@@ -273,16 +275,16 @@ class MapDataset(Dataset[Sample]):
             frame, ground_truth = augment(
                 frame, ground_truth, config, self.config.image, generator
             )
-        pixels_from_camera = np.tile(np.eye(4), (len(frame.pictures), 1, 1))
-        pixels_from_camera[:, :3, :3] = frame.intrinsics
-        pixels_from_ego = pixels_from_camera @ invert(frame.base_from_cameras)
+        matrices = pixels_from_ego(frame)
+        bins = None if self._depth is None else self._depth.bins(*self.frames[index], frame)
+        cameras = TargetCameras(matrices, frame.camera_mask, bins)
         return Sample(
             pictures=torch.from_numpy(np.ascontiguousarray(frame.pictures)),
-            pixels_from_ego=torch.from_numpy(pixels_from_ego).float(),
+            pixels_from_ego=torch.from_numpy(matrices).float(),
             base_from_cameras=torch.from_numpy(frame.base_from_cameras).float(),
             intrinsics=torch.from_numpy(frame.intrinsics).float(),
             camera_mask=torch.from_numpy(frame.camera_mask),
-            targets=make_targets(ground_truth, self.config, generator),
+            targets=make_targets(ground_truth, self.config, generator, cameras),
             index=index,
         )
 

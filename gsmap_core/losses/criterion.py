@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gsmap_core.config import ModelConfig
+from gsmap_core.errors import DataError
+from gsmap_core.losses.dense import bev_segmentation_loss, depth_loss, pv_segmentation_loss
 from gsmap_core.losses.focal import focal_loss
 from gsmap_core.losses.matched import MatchedPredictions
 from gsmap_core.losses.matching import Assignment, match
@@ -24,8 +25,6 @@ from gsmap_core.targets import MapTargets
 if TYPE_CHECKING:
     from gsmap_core.models.outputs import MapperOutput
 
-#: Weight of mask cells against background (MapTRv2).
-BEV_POSITIVE_WEIGHT = 4.0
 _COSINE_EPS = 1e-12
 
 
@@ -114,8 +113,11 @@ class Criterion(nn.Module):
         Returns:
             Scalars, already weighted, by name: `classification`, `points`, `direction`,
             `raster` of the last decoder layer, `d0.classification` and so on of the earlier
-            ones, the same with the ending `_one_to_many`, and `bev_segmentation`. Losses with
-            weight 0 are left out.
+            ones, the same with the ending `_one_to_many`, and `bev_segmentation`,
+            `pv_segmentation`, `depth`. Losses with weight 0 are left out.
+
+        Raises:
+            DataError: a loss has a weight and the targets have nothing for it.
         """
         with torch.autocast(output.class_logits.device.type, enabled=False):
             losses = self._layer_losses(output.class_logits, output.points, targets, 1)
@@ -210,13 +212,25 @@ class Criterion(nn.Module):
         self, output: MapperOutput, targets: Sequence[MapTargets]
     ) -> dict[str, Tensor]:
         """Return the losses on maps of cells; they have no layers and no matching."""
-        weight = self.config.losses.bev_segmentation
-        if not weight or output.bev_mask_logits is None:
-            return {}
-        masks = torch.stack([target.bev_mask for target in targets]).float()
-        logits = output.bev_mask_logits.float()
-        positive_weight = logits.new_tensor(BEV_POSITIVE_WEIGHT)
-        loss = functional.binary_cross_entropy_with_logits(
-            logits, masks, pos_weight=positive_weight
+        weights, losses = self.config.losses, {}
+        if weights.bev_segmentation and output.bev_mask_logits is not None:
+            masks = torch.stack([target.bev_mask for target in targets])
+            loss = bev_segmentation_loss(output.bev_mask_logits.float(), masks)
+            losses['bev_segmentation'] = weights.bev_segmentation * loss
+        if weights.pv_segmentation and output.pv_mask_logits is not None:
+            pv_masks = [_given(target.pv_mask, 'pv_segmentation') for target in targets]
+            loss = pv_segmentation_loss(output.pv_mask_logits.float(), pv_masks)
+            losses['pv_segmentation'] = weights.pv_segmentation * loss
+        if weights.depth and output.depth_logits is not None:
+            bins = [_given(target.depth_bins, 'depth') for target in targets]
+            losses['depth'] = weights.depth * depth_loss(output.depth_logits.float(), bins)
+        return losses
+
+
+def _given(target: Tensor | None, loss: str) -> Tensor:
+    if target is None:
+        raise DataError(
+            f'losses.{loss} has a weight and the targets have nothing for it; give make_targets '
+            'the cameras and, for depth, LiDAR'
         )
-        return {'bev_segmentation': weight * loss}
+    return target

@@ -68,6 +68,10 @@ class SyntheticDrive:
         """Return the elements in the ego frame at the set's stamp, with z."""
         return self.recording.ground_truth(self._checked(index))
 
+    def lidar_points(self, index: int) -> np.ndarray | None:
+        """Simulate the sweep at a set's stamp, with `lidar=true` in the spec; None without."""
+        return self.recording.sweep(self._checked(index)) if self.recording.spec.lidar else None
+
     def frame(self, index: int, max_width_px: int | None = None) -> SurroundFrame:
         """Render one camera set; `max_width_px` is not needed here (see `image_width_px`).
 

@@ -380,7 +380,7 @@ class SyntheticRecording:
             stamp_ns=stamp,
             images=tuple(recorded),
             ground_truth=self.ground_truth(index),
-            lidar_points=self._sweep(index) if self.spec.lidar else None,
+            lidar_points=self.sweep(index) if self.spec.lidar else None,
             sample_id=f'{self.name}-{index:06d}',
         )
 
@@ -390,8 +390,8 @@ class SyntheticRecording:
         for index in range(len(self)):
             yield self.frame(index)
 
-    def _sweep(self, index: int) -> np.ndarray:
-        """Simulate the LiDAR at the reference stamp."""
+    def sweep(self, index: int) -> np.ndarray:
+        """Simulate the LiDAR at the reference stamp: (P, 4) float32 in the ego frame."""
         from gsmap_core.data.synthetic.lidar import LidarConfig, simulate_lidar
 
         stamp = self.frame_stamp_ns(index)

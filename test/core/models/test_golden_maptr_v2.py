@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.golden_maptr import assert_close, load_published
+from helpers.golden_maptr import assert_close, load_published, targets_of
 from safetensors.torch import load_file
 from torch import nn
 
@@ -22,12 +24,16 @@ from gsmap_core.config import (
     LssConfig,
     ModelConfig,
 )
+from gsmap_core.image_targets import depth_bins
 from gsmap_core.images import FrameBatch
+from gsmap_core.losses.criterion import Criterion
+from gsmap_core.losses.matching import match
 from gsmap_core.models.import_official import own_name
 from gsmap_core.models.mapper import OnlineMapper, count_parameters
 from gsmap_core.models.outputs import MapperOutput
 from gsmap_core.models.postprocess import to_vector_maps, top_predictions
-from gsmap_core.structures import PerceptionRange
+from gsmap_core.structures import MapElement, PerceptionRange, VectorMap
+from gsmap_core.targets import MapTargets, TargetCameras, make_targets
 
 pytestmark = pytest.mark.golden
 
@@ -279,3 +285,117 @@ def test_decoded_elements(golden: Golden) -> None:
         points = np.stack([item.vertices for item in vector_map.elements])
         # Metres: 60 m times the tolerance on unit coordinates.
         np.testing.assert_allclose(points, expected['pts'].numpy(), rtol=0, atol=6e-3)
+
+
+def published_targets(golden: Golden) -> list[MapTargets]:
+    values = golden.targets
+    return [
+        replace(
+            targets_of(values, sample, golden.config.grid),
+            bev_mask=values[f'gt.{sample}.bev_mask'],
+            pv_mask=values[f'gt.{sample}.pv_mask'].to(torch.int8),
+            depth_bins=values['gt.depth_bin'][sample],
+        )
+        for sample in range(len(golden.batch))
+    ]
+
+
+def test_targets(golden: Golden) -> None:
+    """Orders, points and masks from the vertices, depth bins from the sparse depth maps."""
+    index, depths = golden.inputs['gt_depth.index'].numpy(), golden.inputs['gt_depth.value']
+    for sample, expected in enumerate(published_targets(golden)):
+        values = {
+            key: golden.targets[f'gt.{sample}.{key}']
+            for key in ('labels', 'vertices', 'num_vertices')
+        }
+        elements = []
+        for label, vertices, count in zip(*values.values(), strict=True):
+            line = vertices[: int(count)].numpy()
+            closed = bool((line[0] == line[-1]).all())
+            elements.append(MapElement(int(label), line[:-1] if closed else line, closed))
+        own = index[:, 0] == sample
+        num_cameras = len(golden.values['cameras'])
+        bins = depth_bins(
+            index[own, 1:].astype(np.int64),
+            depths[own].double().numpy(),
+            num_cameras,
+            golden.config,
+        )
+        cameras = TargetCameras(
+            golden.inputs['lidar2img'][sample].numpy(), np.ones(num_cameras, dtype=bool), bins
+        )
+        vector_map = VectorMap(tuple(elements), reference='lidar')
+        targets = make_targets(vector_map, golden.config, cameras=cameras)
+        for name in ('labels', 'num_orders', 'bev_mask', 'pv_mask', 'depth_bins'):
+            assert torch.equal(getattr(targets, name), getattr(expected, name)), name
+        assert_close(targets.points, expected.points, 'points')
+        for mine, theirs, count in zip(
+            targets.orders, expected.orders, targets.num_orders, strict=True
+        ):
+            assert_close(mine[: int(count)], theirs[: int(count)], 'orders')
+        assert expected.pv_mask.any() and (expected.depth_bins >= 0).any()
+
+
+def test_assignments(golden: Golden) -> None:
+    """Elements and orders of every query, layer and sample, of both groups."""
+    targets, output = published_targets(golden), golden.train_output
+    groups = (
+        ('one2one', output.class_logits, output.points, 1),
+        ('one2many', *output.one_to_many, golden.values['k_one2many']),
+    )
+    for group, logits, points, copies in groups:
+        pairs = match(logits, points, targets, golden.config.matching, copies)
+        elements = torch.full(logits.shape[:3], -1)
+        orders = elements.clone()
+        place = (pairs.layer, pairs.sample, pairs.query)
+        elements[place], orders[place] = pairs.element, pairs.order
+        for layer in range(len(logits)):
+            for sample in range(len(targets)):
+                name = f'assign.{group}.layer{layer}.sample{sample}.'
+                assert torch.equal(elements[layer, sample], golden.targets[name + 'gt_index'])
+                assert torch.equal(orders[layer, sample], golden.targets[name + 'order_index'])
+
+
+def test_losses_and_gradients(golden: Golden, golden_dir: Path) -> None:
+    """Losses to 1e-5 and gradient norms to 1e-3, relative; also of the image features."""
+    folder = golden_dir / 'maptr'
+    model = copy.deepcopy(golden.model)
+    model.decoder.training = True
+    features = golden.features.clone().requires_grad_()
+    output = model.forward_features(features, golden.batch)
+    losses = Criterion(golden.config)(output, published_targets(golden))
+    expected = json.loads((folder / 'v2_losses.json').read_text())
+    total = torch.stack(list(losses.values())).sum()
+    assert total.item() == pytest.approx(expected['total'], rel=1e-5)
+    names = {
+        'bev_segmentation': 'loss_seg',
+        'pv_segmentation': 'loss_pv_seg',
+        'depth': 'loss_depth',
+    }
+    earlier = [f'd{layer}.' for layer in range(golden.values['decoder_layers'] - 1)]
+    for ours, theirs in (('classification', 'cls'), ('points', 'pts'), ('direction', 'dir')):
+        for prefix in ('', *earlier):
+            names[f'{prefix}{ours}'] = f'{prefix}loss_{theirs}'
+            names[f'{prefix}{ours}_one_to_many'] = f'{prefix}loss_{theirs}_one2many'
+    assert set(names) == set(losses)
+    for ours, theirs in names.items():
+        assert losses[ours].item() == pytest.approx(expected['losses'][theirs], rel=1e-5), ours
+    total.backward()
+    recorded = json.loads((folder / 'v2_grads.json').read_text())
+    assert features.grad is not None
+    assert features.grad.norm().item() == pytest.approx(recorded['img_feats']['l2'], rel=1e-3)
+    parameters = {
+        name: value
+        for name, value in model.named_parameters()
+        if not name.startswith('image_encoder.')
+    }
+    silent = {own_name(name, golden.config) for name in recorded['without_gradient']}
+    assert silent == {name for name, value in parameters.items() if value.grad is None}
+    for name, numbers in recorded['parameters'].items():
+        own = own_name(name, golden.config)
+        assert own is not None
+        gradient = parameters[own].grad
+        assert gradient.norm().item() == pytest.approx(numbers['l2'], rel=1e-3, abs=1e-9), own
+        assert gradient.abs().max().item() == pytest.approx(
+            numbers['absmax'], rel=1e-2, abs=1e-9
+        ), own
