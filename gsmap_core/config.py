@@ -486,10 +486,11 @@ class RasterLossConfig:
         target: `line` (binary, `line_width_px` wide, crossings as outlines), `filled` (the same
             with crossings filled), or `soft` (the target rendered like a prediction's points,
             MapVR).
-        line_width_px: width of lines in binary targets [px].
+        line_width_px: width of lines in binary targets on this canvas [px]; on the canvas of the
+            matching cost lines are as wide in metres.
         layers: `all` decoder layers or the `last` one.
         rendered: `matched` predictions, or `all`: the others towards an empty mask.
-        one_to_many: also for the one-to-many queries.
+        one_to_many: loss and matching cost also for the one-to-many queries.
         center_gradient: gradients reach the centres of the Gaussians.
         union: occupancy of an element from its Gaussians (GSMap, eq. 6).
     """
