@@ -21,8 +21,8 @@ from torch import Tensor
 #: What squared distances are divided by [px^2].
 LINE_SOFTNESS = 2.0
 POLYGON_SOFTNESS = 4.0
-#: Beyond that many softnesses a value is its limit, 0 or 1, to 5e-8; the gradient of such pixels is
-#: left out, so that memory grows with the length of an element and not with the canvas.
+#: Beyond that many softnesses a value is its limit, 0 or 1, to 5e-8. Such pixels have no gradient,
+#: so that the memory it takes grows with the length of an element and not with the canvas.
 _MAX_EXPONENT = 17.0
 #: Added to squared edge lengths, so that edges without length have a nearest point [px^2].
 _LENGTH_EPS = 1e-5
