@@ -734,8 +734,9 @@ def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]
     merged = dict(values)
     for key, item in overrides.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(item, dict)
-        merged[key] = _merged(old, item) if both else item
+        if isinstance(old, dict) and isinstance(item, dict):
+            item = _merged(old, item)
+        merged[key] = item
     return merged
 
 

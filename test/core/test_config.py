@@ -5,13 +5,18 @@ from dataclasses import replace
 import pytest
 
 from gsmap_core.config import (
+    OFFICIAL_SECTION,
     ModelConfig,
     load_model_config,
+    load_official_config,
     model_config_from_dict,
     read_yaml,
     to_plain,
 )
 from gsmap_core.errors import ConfigError
+from gsmap_core.resources import resource_dir
+
+SHIPPED = sorted((resource_dir('config') / 'models').glob('*.yaml'))
 
 
 def test_plain_values_round_trip():
@@ -55,15 +60,6 @@ def test_unknown_name_lists_the_known_ones():
         load_model_config('maptr_huge')
 
 
-@pytest.mark.parametrize(
-    'name',
-    [f'{method}_{size}' for method in ('maptr', 'mapvr') for size in ('r50', 'tiny', 'mini')],
-)
-def test_shipped_configurations_load(name):
-    config = load_model_config(name)
-    assert isinstance(config, ModelConfig) and config.name == name
-
-
 @pytest.mark.parametrize('size', ['r50', 'tiny', 'mini'])
 def test_mapvr_is_maptr_with_masks_in_cost_and_loss(size):
     """reference-models.md, 4: what MapVR changes, and nothing else."""
@@ -86,3 +82,44 @@ def test_mapvr_is_maptr_with_masks_in_cost_and_loss(size):
         decoder=replace(config.decoder, dropout=base.decoder.dropout),
     )
     assert same == base
+
+
+@pytest.mark.parametrize('path', SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configurations_load(path):
+    config = load_model_config(path.stem)
+    assert isinstance(config, ModelConfig) and config.name == path.stem
+    # Our own frame and cell order in all of them; published weights bring theirs.
+    assert config.reference == 'ego' and config.bev.order == 'ego'
+    if OFFICIAL_SECTION in read_yaml(path):
+        official = load_official_config(path.stem)
+        assert official.bev.order == 'official'
+        assert official.bev.num_rows * official.bev.num_columns == (
+            config.bev.num_rows * config.bev.num_columns
+        )
+        assert official.decoder == config.decoder and official.image == config.image
+
+
+def test_official_section_is_read_strictly_and_merged(tmp_path):
+    path = tmp_path / 'mine.yaml'
+    text = 'bev: {num_rows: 40, num_columns: 20}\nofficial: {bev: {order: official}, name: x}\n'
+    path.write_text(text)
+    assert load_model_config(str(path)).bev.order == 'ego'
+    official = load_official_config(str(path))
+    assert (official.bev.order, official.bev.num_rows, official.name) == ('official', 40, 'x')
+    path.write_text(text.replace('order: official', 'order: officious'))
+    with pytest.raises(ConfigError, match=r"mine.yaml with official.bev.order: 'officious'"):
+        load_official_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'num_cameras': 2, 'cameras': ['a']}, 'expected num_cameras 2 different names'),
+        ({'num_cameras': 2, 'cameras': ['a', 'a']}, 'expected num_cameras 2 different names'),
+        ({'bev': {'can_bus_inputs': 19}}, 'can_bus_inputs 19; expected 1 to 18'),
+        ({'bev': {'view_transform': 'bevformer', 'num_heads': 7}}, 'bev.num_heads 7'),
+    ],
+)
+def test_impossible_combinations_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        model_config_from_dict(values, 'a.yaml')

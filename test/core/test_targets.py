@@ -93,7 +93,7 @@ def test_mask_is_a_thick_line_around_the_element():
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize('name', ['gkt', 'v2'])
+@pytest.mark.parametrize('name', ['gkt', 'bevformer', 'v2'])
 def test_orders_and_masks_equal_golden_maptr(golden_dir, name):
     golden = load_file(golden_dir / 'maptr' / f'{name}_targets.safetensors')
     config = ModelConfig(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,15 @@ from gsmap_core.models.bev.pillars import VisibleCells, find_visible_cells, pill
 NUM_CAN_BUS = 18
 #: The published models allocate four level embeddings although they have one level; row 0 is used.
 NUM_LEVEL_EMBEDDINGS = 4
+
+
+@runtime_checkable
+class Resettable(Protocol):
+    """A part with its own initialisation."""
+
+    def reset_parameters(self) -> None:
+        """Initialise."""
+        ...
 
 
 class EncoderLayer(nn.Module):
@@ -45,6 +54,12 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dims)
         self.ffn = FeedForward(dims, decoder.ffn_dims, decoder.dropout)
         self.norm3 = nn.LayerNorm(dims)
+
+    def reset_deformable_parts(self) -> None:
+        """Initialise the attentions that have a way of their own."""
+        for part in (self.self_attention, self.cross_attention):
+            if isinstance(part, Resettable):
+                part.reset_parameters()
 
     def forward(
         self,
@@ -141,10 +156,8 @@ class AttentionEncoder(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         for layer in self.layers:
-            for part in layer.children():
-                # Those of the framework are not meant: their default comes with them.
-                if hasattr(part, 'reset_parameters') and not isinstance(part, nn.LayerNorm):
-                    part.reset_parameters()
+            assert isinstance(layer, EncoderLayer)
+            layer.reset_deformable_parts()
         nn.init.normal_(self.level_embedding)
         if self.camera_embedding is not None:
             nn.init.normal_(self.camera_embedding)

@@ -1,5 +1,6 @@
 """Order of cameras, the two frames, CAN bus and history: what a checkpoint gets to see."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 from helpers.fake_drives import FakeDrive, fake_rig, micro_config
 
-from gsmap_core.config import ModelConfig, PoseConfig
+from gsmap_core.config import ModelConfig, PoseConfig, load_official_config
+from gsmap_core.data.bag import open_bag, write_bag
+from gsmap_core.data.keyframe_json import KeyFrameRecording
 from gsmap_core.errors import DataError
 from gsmap_core.geometry.transforms import (
     invert,
@@ -191,3 +194,24 @@ def test_history_is_carried_until_reset_and_needs_poses(tmp_path) -> None:
     single = Predictor(save(tmp_path, replace(config, bev=replace(config.bev, history=False))))
     np.testing.assert_allclose(vertices(single.predict(second)), alone, atol=1e-4)
     assert fake_rig().base_from_lidar is None
+
+
+@pytest.mark.data
+def test_real_key_frame_gives_the_data_sets_own_projection(data_dir, tmp_path) -> None:
+    """`lidar2img` of nuScenes, half the size, for the cameras in the published order."""
+    folder = data_dir / 'nuscenes_keyframe' / 'scene-0061_kf00'
+    values = json.loads((folder / 'calibration.json').read_text())
+    write_bag(KeyFrameRecording([folder]), tmp_path / 'bag')
+    drive = open_bag(tmp_path / 'bag')
+    frame, config = drive.frame(0), load_official_config('maptr_r50')
+    inputs = InputBuilder(config).build([frame])
+    assert inputs.ego_from_reference is not None
+    # The set is the vehicle at the front camera's moment, the published matrix at the lidar's.
+    pose, pose_then = frame.map_from_base, drive.map_from_base(values['timestamp_us'] * 1000)
+    assert pose is not None and pose_then is not None
+    moved = invert(pose) @ pose_then @ inputs.ego_from_reference[0]
+    matrices = inputs.batch.pixels_from_ego[0].double().numpy() @ moved
+    for name, matrix in zip(config.cameras, matrices, strict=True):
+        expected = np.array(values['cameras'][name.upper()]['lidar2img'])
+        expected[:2] *= 0.5
+        np.testing.assert_allclose(matrix[:3], expected[:3], atol=1e-3, err_msg=name)
