@@ -223,7 +223,7 @@ class _RasterizeTiles(torch.autograd.Function):
         tiles = _Tiles.of(ctx.grid, centers)
         incoming = tiles.cut(grad)
         if union != 'max':
-            incoming.mul_(slope_of(kept, union))
+            incoming = slope_of(kept, union).mul_(incoming)
         moments = centers.new_zeros(thetas.numel(), 5)
         for chunk in _chunks(centers, scales, thetas, ctx.grid, tiles, by_place=False):
             density = chunk.densities()

@@ -241,6 +241,16 @@ def test_nothing_large_is_kept_for_the_backward_pass() -> None:
     assert kept['fast'] < 2 < 20 < kept['reference']
 
 
+@pytest.mark.parametrize('union', UNIONS)
+def test_the_incoming_gradient_is_left_alone(union: str) -> None:
+    """On a canvas of exactly one tile, where cutting it up could be no copy."""
+    inputs = draw(1)
+    occupancy = rasterize_gaussians(*inputs, BevGrid(PerceptionRange(), 8, 8), union, 'fast')
+    incoming = torch.full_like(occupancy, 2.0)
+    occupancy.backward(incoming)
+    assert torch.all(incoming == 2.0) and inputs[0].grad.any()
+
+
 def test_long_gaussians_are_not_evaluated_off_their_axis() -> None:
     """At 45 degrees the oriented box leaves most of the window empty."""
     grid = BevGrid(PerceptionRange(-40, 40, -40, 40), 160, 160)
