@@ -17,18 +17,20 @@ class Category:
         name: name in files and reports.
         is_area: True if a closed element of it encloses a surface (a crossing), False for lines.
         colour_rgb: display colour, 0 to 255, the same in RViz, plots and overlays.
+        is_directed: True if the order of the vertices means something (the way cars drive).
     """
 
     id: int
     name: str
     is_area: bool
     colour_rgb: tuple[int, int, int]
+    is_directed: bool = False
 
 
 DIVIDER = Category(0, 'divider', False, (255, 159, 28))
 PED_CROSSING = Category(1, 'ped_crossing', True, (46, 134, 222))
 BOUNDARY = Category(2, 'boundary', False, (38, 166, 91))
-CENTERLINE = Category(3, 'centerline', False, (155, 89, 182))
+CENTERLINE = Category(3, 'centerline', False, (155, 89, 182), is_directed=True)
 
 CATEGORIES: tuple[Category, ...] = (DIVIDER, PED_CROSSING, BOUNDARY, CENTERLINE)
 #: The three categories that the papers report.

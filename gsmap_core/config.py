@@ -306,7 +306,8 @@ class BevConfig:
         num_rows: H of the grid.
         num_columns: W of the grid.
         order: cell order, see `BevGrid`.
-        z_min_m: lowest height that cells look at, in the reference frame [m].
+        z_min_m: lowest height that cells look at, in the reference frame [m]; predicted heights
+            (`decoder.num_dims: 3`) lie between the two as well.
         z_max_m: highest height [m].
         num_layers: encoder layers.
         num_heights: heights per cell; equals the heads of the kernel attention.
@@ -384,6 +385,7 @@ class DecoderConfig:
         num_layers: L.
         num_instances: M, instance queries.
         num_points: P, points per instance.
+        num_dims: coordinates of a point: 2, or 3 with its height (MapTRv2 on Argoverse 2).
         num_heads: attention heads.
         num_self_attention_heads: heads of the self-attention of queries; None: `num_heads`.
         num_sampling_points: sampling points per head of the BEV deformable attention.
@@ -398,6 +400,7 @@ class DecoderConfig:
     num_layers: int = 6
     num_instances: int = 50
     num_points: int = 20
+    num_dims: Literal[2, 3] = 2
     num_heads: int = 8
     num_self_attention_heads: int | None = None
     num_sampling_points: int = 4
@@ -639,7 +642,9 @@ class ModelConfig:
     @property
     def grid(self) -> BevGrid:
         """The BEV grid of the model."""
-        return BevGrid(self.range, self.bev.num_rows, self.bev.num_columns, self.bev.order)
+        bev = self.bev
+        heights = (bev.z_min_m, bev.z_max_m)
+        return BevGrid(self.range, bev.num_rows, bev.num_columns, bev.order, heights)
 
     @property
     def feature_stride(self) -> int:

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gsmap_core.categories import category_by_name
+from gsmap_core.categories import category_by_id, category_by_name
 from gsmap_core.config import ModelConfig
 from gsmap_core.errors import DataError
 from gsmap_core.geometry.bev_grid import BevGrid
 from gsmap_core.geometry.polylines import cumulative_length, resample_polyline
-from gsmap_core.image_targets import draw_pv_masks
-from gsmap_core.structures import FloatArray, VectorMap
+from gsmap_core.image_targets import draw_pv_masks, line_with_heights
+from gsmap_core.structures import FloatArray, MapElement, VectorMap
 
 #: Most starting vertices of a ring that are kept (MapTR, pattern v2); a random subset beyond.
 MAX_ORDERS = 19
@@ -35,8 +35,9 @@ class MapTargets:
 
     Args:
         labels: (G,) int64, index into `config.categories`.
-        points: (G, P, 2) float32 unit coordinates (u, v), the order of the ground truth.
-        orders: (G, R, P, 2) float32 unit coordinates, the allowed orders; rows beyond
+        points: (G, P, D) float32 unit coordinates (u, v) or with height, the order of the ground
+            truth.
+        orders: (G, R, P, D) float32 unit coordinates, the allowed orders; rows beyond
             `num_orders` repeat the first order, so that a minimum over R needs no mask.
         num_orders: (G,) int64, 1 to R.
         bev_mask: (1, H, W) uint8, 1 where an element of any category is drawn on the BEV grid.
@@ -84,7 +85,7 @@ class TargetCameras:
 def _ring_orders(
     vertices: FloatArray, num_points: int, generator: np.random.Generator | None
 ) -> FloatArray:
-    """Return (R, P, 2): the ring re-started at each of its vertices, same direction."""
+    """Return (R, P, D): the ring re-started at each of its vertices, same direction."""
     count = len(vertices)
     # Order k starts at vertex (n - k) mod n, as the published code counts them.
     starts = (count - np.arange(count)) % count
@@ -93,9 +94,10 @@ def _ring_orders(
             generator = np.random.default_rng(0)
         starts = starts[np.sort(generator.choice(count, MAX_ORDERS, replace=False))]
     twice_round = np.concatenate([vertices, vertices, vertices[:1]])
-    arc = cumulative_length(twice_round)
+    arc = cumulative_length(twice_round, 2)
     targets = arc[starts][:, None] + np.linspace(0.0, arc[count], num_points)
-    return np.stack([np.interp(targets, arc, twice_round[:, d]) for d in range(2)], axis=-1)
+    coordinates = [np.interp(targets, arc, values) for values in twice_round.T]
+    return np.stack(coordinates, axis=-1)
 
 
 def allowed_orders(
@@ -103,24 +105,27 @@ def allowed_orders(
     closed: bool,
     num_points: int,
     generator: np.random.Generator | None = None,
+    directed: bool = False,
 ) -> FloatArray:
     """Resample an element in every order that counts as the same element (MapTR, pattern v2).
 
     Args:
-        vertices: (V, 2) distinct vertices [m]; a ring does not repeat its first one.
+        vertices: (V, D) distinct vertices [m]; a ring does not repeat its first one. The arc is
+            measured in the plane, whatever the heights, as published.
         closed: whether it is a ring.
         num_points: P.
         generator: draws the subset for rings with more than 19 vertices; None: a fixed one.
+        directed: an open line counts in its own direction only.
 
     Returns:
-        (R, P, 2) float64 [m]. Open: forward and reversed. Ring: one per starting vertex, same
-        direction, last point = first. Row 0 starts at the first vertex (unless a subset was
-        drawn).
+        (R, P, D) float64 [m]. Open: forward and, unless directed, reversed. Ring: one per starting
+        vertex, same direction, last point = first. Row 0 starts at the first vertex (unless a
+        subset was drawn).
     """
     if closed:
         return _ring_orders(vertices, num_points, generator)
-    points = resample_polyline(vertices, num_points)
-    return np.stack([points, points[::-1]])
+    points = resample_polyline(vertices, num_points, 2)
+    return points[None] if directed else np.stack([points, points[::-1]])
 
 
 def draw_bev_mask(vector_map: VectorMap, grid: BevGrid, category_ids: set[int]) -> np.ndarray:
@@ -150,8 +155,9 @@ def make_targets(
     """Turn the ground truth of one frame into targets.
 
     Args:
-        vector_map: elements in the model's reference frame [m]; heights are ignored, categories
-            that the model does not predict are left out.
+        vector_map: elements in the model's reference frame [m]; categories that the model does not
+            predict are left out. Points have heights where the model predicts them (the ground
+            where the map has none).
         config: gives categories, points per element, range and grid.
         generator: random subset of orders for rings with more than 19 vertices; None: a fixed one.
         cameras: for targets in the images; None: there are none.
@@ -166,29 +172,38 @@ def make_targets(
             "convert it or set 'reference' in the configuration"
         )
     label_of = {category_by_name(name).id: i for i, name in enumerate(config.categories)}
-    grid, area, num_points = config.grid, config.range, config.decoder.num_points
+    grid, area = config.grid, config.range
+    num_points, num_dims = config.decoder.num_points, config.decoder.num_dims
     elements = [element for element in vector_map.elements if element.category in label_of]
     dense = _dense_targets(vector_map, config, set(label_of), cameras)
     if not elements:
         return MapTargets(
             labels=torch.zeros(0, dtype=torch.int64),
-            points=torch.zeros(0, num_points, 2),
-            orders=torch.zeros(0, 1, num_points, 2),
+            points=torch.zeros(0, num_points, num_dims),
+            orders=torch.zeros(0, 1, num_points, num_dims),
             num_orders=torch.zeros(0, dtype=torch.int64),
             **dense,
         )
     per_element = [
-        allowed_orders(element.vertices[:, :2], element.closed, num_points, generator)
+        allowed_orders(
+            _vertices(element, num_dims, config.reference),
+            element.closed,
+            num_points,
+            generator,
+            category_by_id(element.category).is_directed,
+        )
         for element in elements
     ]
     counts = [len(item) for item in per_element]
-    orders = np.empty((len(elements), max(counts), num_points, 2))
+    orders = np.empty((len(elements), max(counts), num_points, num_dims))
     for row, item in zip(orders, per_element, strict=True):
         row[: len(item)] = item
         row[len(item) :] = item[0]
     # Clamped after sampling, as published: the spacing is that of the unclamped line.
     np.clip(orders[..., 0], area.x_min, area.x_max, out=orders[..., 0])
     np.clip(orders[..., 1], area.y_min, area.y_max, out=orders[..., 1])
+    if num_dims == 3:
+        np.clip(orders[..., 2], *grid.z_range_m, out=orders[..., 2])
     unit = torch.from_numpy(grid.metres_to_unit(orders).astype(np.float32))
     return MapTargets(
         labels=torch.tensor([label_of[element.category] for element in elements]),
@@ -197,6 +212,13 @@ def make_targets(
         num_orders=torch.tensor(counts),
         **dense,
     )
+
+
+def _vertices(element: MapElement, num_dims: int, reference: str) -> FloatArray:
+    """Return (V, D) distinct vertices, on the ground where heights are asked for and missing."""
+    if num_dims == 2:
+        return element.vertices[:, :2]
+    return line_with_heights(element, reference)[: len(element.vertices)]
 
 
 def _dense_targets(

@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='whose chamfer evaluator to follow: maptr, maptr_v2 or streammapnet',
     )
     parser.add_argument(
+        '--dims',
+        type=int,
+        choices=(2, 3),
+        default=2,
+        help='chamfer distances in the plane, or in space (both files need heights)',
+    )
+    parser.add_argument(
         '--thresholds',
         type=float,
         nargs='+',
@@ -100,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     for name in metric_names(args.metric):
         if name == 'chamfer':
             thresholds = tuple(args.thresholds or DEFAULT_THRESHOLDS_M)
-            evaluators[name] = ChamferEvaluator(categories, thresholds, args.protocol)
+            evaluators[name] = ChamferEvaluator(categories, thresholds, args.protocol, args.dims)
         else:
             evaluators[name] = RasterEvaluator(categories)
     pairs = pair_frames(

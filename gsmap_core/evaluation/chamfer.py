@@ -8,7 +8,9 @@ and `distance.py`):
 - `maptr_v2`: the same, but a prediction that already has exactly 100 vertices is taken as it is.
 - `streammapnet`: 200 points, no proximity gate.
 
-In all of them: distance = mean of the two directed mean nearest-point distances in the plane;
+In all of them: distance = mean of the two directed mean nearest-point distances, in the plane (or
+in space, for models that predict heights: MapTRv2 on Argoverse 2; lines are sampled and gated in
+the plane all the same);
 predictions in falling score order look only at their own nearest ground truth; AP = area under the
 precision envelope over all frames; a category without ground truth has AP 0 and counts in the
 mean.
@@ -24,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
-from gsmap_core.errors import ConfigError
+from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.evaluation.frames import FrameLog, pair_frames, range_dict
 from gsmap_core.evaluation.matching import (
     BoolArray,
@@ -35,7 +37,7 @@ from gsmap_core.evaluation.matching import (
     sample_lines,
 )
 from gsmap_core.geometry.polylines import resample_polyline
-from gsmap_core.structures import FloatArray, PerceptionRange, VectorMap
+from gsmap_core.structures import FloatArray, MapElement, PerceptionRange, VectorMap
 
 DEFAULT_THRESHOLDS_M: tuple[float, ...] = (0.5, 1.0, 1.5)
 
@@ -95,6 +97,7 @@ class ChamferResult:
         num_frames: frames evaluated.
         reference: frame that the elements were given in.
         range: extent that the maps cover [m]; None: no frame was seen.
+        num_dims: 2, distances in the plane, or 3, in space.
     """
 
     protocol: str
@@ -107,6 +110,7 @@ class ChamferResult:
     num_frames: int = 0
     reference: str = 'ego'
     range: PerceptionRange | None = None
+    num_dims: int = 2
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -140,6 +144,7 @@ class ChamferResult:
         return {
             'metric': 'chamfer',
             'protocol': self.protocol,
+            'num_dims': self.num_dims,
             'reference': self.reference,
             'range_m': range_dict(self.range),
             'num_frames': self.num_frames,
@@ -178,14 +183,17 @@ class ChamferEvaluator:
         categories: names of the categories to score; elements of others are left out.
         thresholds_m: chamfer distances up to which a prediction is right [m].
         protocol: `maptr`, `maptr_v2` or `streammapnet`.
+        num_dims: 2: distances in the plane; 3: in space, and every element needs heights.
 
     Raises:
-        ConfigError: a category or the protocol is unknown, or there is no threshold.
+        ConfigError: a category or the protocol is unknown, there is no threshold, or no such
+            number of dimensions.
     """
 
     categories: tuple[str, ...] = PAPER_CATEGORIES
     thresholds_m: tuple[float, ...] = DEFAULT_THRESHOLDS_M
     protocol: str = 'maptr'
+    num_dims: int = 2
     _rules: Protocol = field(init=False, repr=False)
     _records: dict[str, list[_Record]] = field(init=False, repr=False)
     _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
@@ -198,6 +206,8 @@ class ChamferEvaluator:
             raise ConfigError(
                 f'thresholds {list(self.thresholds_m)} m; expected one or more positive numbers'
             )
+        if self.num_dims not in (2, 3):
+            raise ConfigError(f'num_dims {self.num_dims}; expected 2 or 3')
         for name in self.categories:
             category_by_name(name)
         self._rules = protocol_by_name(self.protocol)
@@ -212,8 +222,8 @@ class ChamferEvaluator:
         """Match one frame.
 
         Raises:
-            DataError: the two maps have different references or ranges, or a predicted element has
-                no score.
+            DataError: the two maps have different references or ranges, a predicted element has no
+                score, or one has no heights where they are needed.
         """
         scene = self._frames.add(prediction, ground_truth)
         for name in self.categories:
@@ -221,9 +231,9 @@ class ChamferEvaluator:
             predicted = prediction.of_category(category)
             self.add_lines(
                 name,
-                [element.loop_xy() for element in predicted],
+                [self._line(element) for element in predicted],
                 [element.score or 0.0 for element in predicted],
-                [element.loop_xy() for element in ground_truth.of_category(category)],
+                [self._line(element) for element in ground_truth.of_category(category)],
                 scene=scene,
             )
 
@@ -239,10 +249,11 @@ class ChamferEvaluator:
 
         Args:
             category: its name.
-            predictions: (V, 2) vertices each [m]; rings repeat their first vertex; lines with
-                fewer than two vertices are dropped, as the published evaluators do.
+            predictions: (V, D) vertices each [m], D is `num_dims`; rings repeat their first
+                vertex; lines with fewer than two vertices are dropped, as the published
+                evaluators do.
             scores: confidence of each prediction.
-            ground_truth: (V, 2) vertices each [m], V >= 2.
+            ground_truth: (V, D) vertices each [m], V >= 2.
             scene: the frame's scene.
 
         Returns:
@@ -255,16 +266,17 @@ class ChamferEvaluator:
             lines = [
                 line
                 if len(line) == rules.num_points
-                else resample_polyline(line, rules.num_points)
+                else resample_polyline(line, rules.num_points, 2)
                 for line in lines
             ]
-            sampled = np.stack(lines) if lines else np.zeros((0, rules.num_points, 2))
+            empty = np.zeros((0, rules.num_points, self.num_dims))
+            sampled = np.stack(lines) if lines else empty
         else:
-            sampled = sample_lines(lines, rules.num_points)
+            sampled = sample_lines(lines, rules.num_points, self.num_dims)
         kept_scores = np.array([scores[i] for i in kept], dtype=np.float64)
         distances = chamfer_distances(
             sampled,
-            sample_lines(ground_truth, rules.num_points),
+            sample_lines(ground_truth, rules.num_points, self.num_dims),
             gate_m=rules.gate_m,
             max_distance_m=max(self.thresholds_m),
         )
@@ -276,6 +288,18 @@ class ChamferEvaluator:
             _Record(scene, kept_scores[order], matched[:, order], len(ground_truth))
         )
         return matched
+
+    def _line(self, element: MapElement) -> FloatArray:
+        """Return (V, D) vertices; a ring repeats its first one."""
+        if self.num_dims == 2:
+            return element.loop_xy()
+        if not element.has_z:
+            raise DataError(
+                f"an element '{element.category_name}' has no heights; expected x, y, z vertices, "
+                'or evaluate in two dimensions'
+            )
+        vertices = element.vertices
+        return np.concatenate([vertices, vertices[:1]]) if element.closed else vertices
 
     def result(self, scene: str | None = None) -> ChamferResult:
         """Return the average precision over the frames added so far.
@@ -308,6 +332,7 @@ class ChamferEvaluator:
             num_frames=self._frames.count(scene),
             reference=self._frames.reference,
             range=self._frames.range,
+            num_dims=self.num_dims,
         )
 
     def curve(self, category: str, threshold_m: float) -> tuple[FloatArray, FloatArray]:

@@ -24,19 +24,21 @@ _BOUND_SLACK_M = 1e-6
 _MAX_BLOCK = 2_000_000
 
 
-def sample_lines(lines: Sequence[npt.ArrayLike], num_points: int) -> FloatArray:
+def sample_lines(lines: Sequence[npt.ArrayLike], num_points: int, num_dims: int = 2) -> FloatArray:
     """Resample lines evenly in arc length, both ends included.
 
     Args:
-        lines: (V, 2) vertices each, V >= 1 [m]; rings repeat their first vertex at the end.
+        lines: (V, D) vertices each, V >= 1 [m]; rings repeat their first vertex at the end. The
+            arc is measured in the plane, as the published evaluators do.
         num_points: samples per line.
+        num_dims: D, 2 or 3.
 
     Returns:
-        (M, num_points, 2) float64 [m].
+        (M, num_points, D) float64 [m].
     """
     if not len(lines):
-        return np.zeros((0, num_points, 2))
-    return np.stack([resample_polyline(line, num_points) for line in lines])
+        return np.zeros((0, num_points, num_dims))
+    return np.stack([resample_polyline(line, num_points, 2) for line in lines])
 
 
 def chamfer_distances(
@@ -49,11 +51,11 @@ def chamfer_distances(
     """Return the chamfer distance of every pair of sampled lines [m].
 
     Args:
-        predictions: (M, S, 2) sampled lines [m].
-        ground_truth: (G, S, 2) sampled lines [m].
-        gate_m: pairs whose lines, widened to bands of this half width (flat ends, mitred corners),
-            do not touch are infinitely far apart; a line without length has no band. None: no
-            gate.
+        predictions: (M, S, D) sampled lines [m], D is 2 or 3.
+        ground_truth: (G, S, D) sampled lines [m].
+        gate_m: pairs whose lines, seen from above and widened to bands of this half width (flat
+            ends, mitred corners), do not touch are infinitely far apart; a line without length has
+            no band. None: no gate.
         max_distance_m: distances above this need not be known and are returned as infinity; the
             cheap lower bounds and the gate then touch only the pairs they can matter for.
 
@@ -64,7 +66,8 @@ def chamfer_distances(
     if not distances.size:
         return distances
     if np.isfinite(max_distance_m):
-        bound = _lower_bounds(predictions, ground_truth)
+        # Seen from above nothing is farther apart.
+        bound = _lower_bounds(predictions[..., :2], ground_truth[..., :2])
         rows, columns = np.nonzero(bound <= max_distance_m + _BOUND_SLACK_M)
     else:
         rows, columns = (index.ravel() for index in np.indices(distances.shape))
@@ -74,16 +77,16 @@ def chamfer_distances(
         distances[row, column] = _paired_distances(predictions[row], ground_truth[column])
     distances[distances > max_distance_m] = np.inf
     if gate_m is not None:
-        _apply_gate(distances, predictions, ground_truth, gate_m)
+        _apply_gate(distances, predictions[..., :2], ground_truth[..., :2], gate_m)
     return distances
 
 
 def _paired_distances(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Return the (K,) chamfer distances of K pairs of lines (K, S, 2)."""
-    delta_x = first[:, :, None, 0] - second[:, None, :, 0]
-    delta_y = first[:, :, None, 1] - second[:, None, :, 1]
-    squared = delta_x * delta_x
-    squared += delta_y * delta_y
+    """Return the (K,) chamfer distances of K pairs of lines (K, S, D)."""
+    squared = np.zeros((len(first), first.shape[1], second.shape[1]))
+    for axis in range(first.shape[2]):
+        delta = first[:, :, None, axis] - second[:, None, :, axis]
+        squared += delta * delta
     forward = np.sqrt(squared.min(axis=2)).mean(axis=1)
     backward = np.sqrt(squared.min(axis=1)).mean(axis=1)
     return (forward + backward) / 2

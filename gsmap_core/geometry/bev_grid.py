@@ -33,6 +33,7 @@ class BevGrid:
         num_columns: W.
         order: `ego` (rows along -x, columns along -y) or `official` (rows along +y, columns along
             +x).
+        z_range_m: lowest and highest z, which unit heights run between [m].
 
     Raises:
         ConfigError: a count is not positive or the order is unknown.
@@ -42,6 +43,7 @@ class BevGrid:
     num_rows: int
     num_columns: int
     order: Literal['ego', 'official'] = 'ego'
+    z_range_m: tuple[float, float] = (-2.0, 2.0)
 
     def __post_init__(self) -> None:
         """Validate counts and order."""
@@ -108,21 +110,35 @@ class BevGrid:
         )
         return self.cells_to_metres(np.stack([rows, columns], axis=-1))
 
-    def metres_to_unit(self, points_xy: npt.ArrayLike) -> FloatArray:
+    def metres_to_unit(self, points: npt.ArrayLike) -> FloatArray:
         """Convert (..., 2) x, y [m] to u, v in [0, 1]: u along columns (W), v along rows (H).
 
-        This is what the decoder predicts and samples with: pixel = u * W - 0.5, v * H - 0.5.
+        This is what the decoder predicts and samples with: pixel = u * W - 0.5, v * H - 0.5. A
+        third coordinate z becomes a third one in [0, 1] between the limits of `z_range_m`.
         """
-        cells = self.metres_to_cells(points_xy)
-        return np.stack([cells[..., 1] / self.num_columns, cells[..., 0] / self.num_rows], axis=-1)
+        values = np.asarray(points, dtype=np.float64)
+        cells = self.metres_to_cells(values)
+        unit = [cells[..., 1] / self.num_columns, cells[..., 0] / self.num_rows]
+        if values.shape[-1] == 3:
+            unit.append((values[..., 2] - self.z_range_m[0]) / self.height_extent_m)
+        return np.stack(unit, axis=-1)
 
     def unit_to_metres(self, unit: npt.ArrayLike) -> FloatArray:
-        """Convert (..., 2) u, v in [0, 1] to x, y [m]; the inverse of `metres_to_unit`."""
+        """Convert (..., 2 or 3) unit coordinates to metres; the inverse of `metres_to_unit`."""
         values = np.asarray(unit, dtype=np.float64)
         cells = np.stack(
             [values[..., 1] * self.num_rows, values[..., 0] * self.num_columns], axis=-1
         )
-        return self.cells_to_metres(cells)
+        metres = self.cells_to_metres(cells)
+        if values.shape[-1] == 2:
+            return metres
+        z = self.z_range_m[0] + values[..., 2] * self.height_extent_m
+        return np.concatenate([metres, z[..., None]], axis=-1)
+
+    @property
+    def height_extent_m(self) -> float:
+        """Metres per unit of height."""
+        return self.z_range_m[1] - self.z_range_m[0]
 
     def unit_extent_m(self) -> tuple[float, float]:
         """Return metres per unit of u and of v (both positive)."""

@@ -99,8 +99,9 @@ class Criterion(nn.Module):
         self.config = config
         if config.matching.raster or config.losses.raster:
             renderer_of(config)
+        extent = [*config.grid.unit_extent_m(), config.grid.height_extent_m]
         self.register_buffer(
-            'metres_per_unit', torch.tensor(config.grid.unit_extent_m()), persistent=False
+            'metres_per_unit', torch.tensor(extent[: config.decoder.num_dims]), persistent=False
         )
 
     def forward(self, output: MapperOutput, targets: Sequence[MapTargets]) -> dict[str, Tensor]:
@@ -144,7 +145,7 @@ class Criterion(nn.Module):
 
         Args:
             logits: (L, B, M, K) class logits.
-            points: (L, B, M, P, 2) unit coordinates.
+            points: (L, B, M, P, 2 or 3) unit coordinates.
             targets: B samples.
             copies: how often every element is matched.
             gaussians: (L, B, M, P, D) parameters beside the centres, or None.

@@ -15,13 +15,13 @@ class MatchedPredictions:
         class_logits: (L, B, M, K) of all queries.
         class_targets: (L, B, M, K) float, 1 at the class of a matched query.
         layer: (T,) int64 layer of each matched pair.
-        points: (T, P, 2) predicted unit coordinates of the matched queries.
-        target_points: (T, P, 2) unit coordinates of their elements, in the nearest order.
-        metres_per_unit: (2,) metres per unit of u and of v.
+        points: (T, P, 2 or 3) predicted unit coordinates of the matched queries.
+        target_points: (T, P, 2 or 3) unit coordinates of their elements, in the nearest order.
+        metres_per_unit: (2 or 3,) metres per unit of u, of v and of height.
         element: (T,) int64 index of each pair's element, 0 to E - 1.
         element_labels: (E,) int64 category index.
-        element_points: (E, P, 2) unit coordinates in the order of the ground truth.
-        all_points: (L, B, M, P, 2) unit coordinates of all queries.
+        element_points: (E, P, 2 or 3) unit coordinates in the order of the ground truth.
+        all_points: (L, B, M, P, 2 or 3) unit coordinates of all queries.
         gaussians: (T, P, D) parameters of the Gaussians of the matched queries beside their
             centres; None without Gaussians.
         all_gaussians: (L, B, M, P, D) those of all queries, or None.

@@ -19,7 +19,8 @@ from gsmap_core.targets import MapTargets
 
 #: Stands for a cost that is not a number: a diverged model must reach the trainer's guard.
 _UNUSABLE_COST = 1e9
-#: Unweighted (L, M, G) cost of one sample: points (L, M, P, 2), Gaussians (L, M, P, D) or None.
+#: Unweighted (L, M, G) cost of one sample: points (L, M, P, 2 or 3), Gaussians (L, M, P, D) or
+#: None.
 RasterCost = Callable[[Tensor, Tensor | None, MapTargets], Tensor]
 
 
@@ -50,7 +51,7 @@ def point_cost(points: Tensor, targets: MapTargets) -> tuple[Tensor, Tensor]:
     """Return the least sum of absolute coordinate differences over the allowed orders, unweighted.
 
     Args:
-        points: (..., P, 2) predicted unit coordinates.
+        points: (..., P, 2 or 3) predicted unit coordinates.
         targets: G elements with P points.
 
     Returns:
@@ -76,7 +77,7 @@ def match_cost(
 
     Args:
         logits: (L, M, K).
-        points: (L, M, P, 2) unit coordinates.
+        points: (L, M, P, 2 or 3) unit coordinates.
         targets: the sample's G >= 1 elements.
         weights: of the cost terms.
 
@@ -102,7 +103,7 @@ def match(
 
     Args:
         logits: (L, B, M, K) class logits.
-        points: (L, B, M, P, 2) unit coordinates.
+        points: (L, B, M, P, 2 or 3) unit coordinates.
         targets: B samples, possibly without elements.
         weights: of the cost terms.
         copies: every element may be taken this often (one-to-many training).

@@ -61,7 +61,9 @@ class Renderer:
 
 def _render_points(request: RasterRequest) -> Tensor:
     size = request.points.new_tensor([request.columns, request.rows])
-    return render_vectors(request.points * size, request.areas, request.rows, request.columns)
+    return render_vectors(
+        request.points[..., :2] * size, request.areas, request.rows, request.columns
+    )
 
 
 #: By `config.representation`.
@@ -132,7 +134,9 @@ def render_targets(
     options = config.losses.raster_options
     rows, columns = canvas
     areas = areas_of(labels, config)
-    pixels = points * points.new_tensor([columns, rows]) - renderer_of(config).pixel_centre
+    pixels = (
+        points[..., :2] * points.new_tensor([columns, rows]) - renderer_of(config).pixel_centre
+    )
     if options.target == 'soft':
         return render_vectors(pixels, areas, rows, columns)
     width = max(1, round(options.line_width_px * rows / options.rows))

@@ -18,7 +18,7 @@ class DecoderOutput:
 
     Args:
         class_logits: (L, B, M, K).
-        points: (L, B, M, P, 2) float32 unit coordinates.
+        points: (L, B, M, P, 2 or 3) float32 unit coordinates.
         states: (L, B, M, P, C) query features after each layer.
     """
 
@@ -108,11 +108,11 @@ class DecoderLayer(nn.Module):
         bev_shape: tuple[int, int],
         blocked: Tensor | None,
     ) -> Tensor:
-        """Map (B, M, P, C) to the next layer's; `reference` is (B, M, P, 2) unit coordinates."""
+        """Map (B, M, P, C) to the next layer's; `reference` is (B, M, P, 2 or 3) unit points."""
         shape = x.shape[1:3]
         x = self.self_attention(x, position, blocked).flatten(1, 2)
         x = self.cross_attention(
-            x, position.flatten(1, 2), bev, reference.flatten(1, 2), bev_shape
+            x, position.flatten(1, 2), bev, reference[..., :2].flatten(1, 2), bev_shape
         )
         return self.norm2(self.ffn(self.norm1(x))).unflatten(1, shape)
 
@@ -137,12 +137,14 @@ class MapDecoder(nn.Module):
             decoder.num_instances + decoder.num_one_to_many, 2 * dims
         )
         self.point_embedding = nn.Embedding(decoder.num_points, 2 * dims)
-        self.reference_points = nn.Linear(dims, 2)
+        self.reference_points = nn.Linear(dims, decoder.num_dims)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(decoder.num_layers))
         self.class_heads = nn.ModuleList(
             class_head(dims, len(config.categories)) for _ in range(decoder.num_layers)
         )
-        self.point_heads = nn.ModuleList(point_head(dims) for _ in range(decoder.num_layers))
+        self.point_heads = nn.ModuleList(
+            point_head(dims, decoder.num_dims) for _ in range(decoder.num_layers)
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -35,7 +35,7 @@ def class_head(dims: int, num_categories: int) -> nn.Sequential:
 
 
 def point_head(dims: int, num_outputs: int = 2) -> nn.Sequential:
-    """Return the head (..., C) -> (..., 2) offsets in logit space."""
+    """Return the head (..., C) -> (..., 2 or 3) offsets in logit space."""
     return nn.Sequential(
         nn.Linear(dims, dims),
         nn.ReLU(),

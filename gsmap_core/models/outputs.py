@@ -15,16 +15,16 @@ class MapperOutput:
     Args:
         class_logits: (L, B, M, K) logits, K categories in the order of `config.categories`, no
             background.
-        points: (L, B, M, P, 2) float32 unit coordinates (u along columns, v along rows of the BEV
-            grid) in (0, 1);
-            `config.grid.unit_to_metres` turns them into x, y of the reference frame.
+        points: (L, B, M, P, 2 or 3) float32 unit coordinates (u along columns, v along rows of the
+            BEV grid, then height where the model predicts it) in (0, 1);
+            `config.grid.unit_to_metres` turns them into coordinates of the reference frame.
         bev: (B, C, H, W) BEV features that the decoder read.
         bev_mask_logits: (B, 1, H, W) logits of the BEV mask head, or None without one.
         pv_mask_logits: (B, N, 1, h, w) logits of the mask head on the image features, or None.
         depth_logits: (B, N, D, h, w) float32 logits of the depth bins of `config.bev.lss`, or None
             with another view transform; meaningless where a camera is missing.
-        one_to_many: class logits (L, B, M', K) and points (L, B, M', P, 2) of the training-only
-            queries, or None.
+        one_to_many: class logits (L, B, M', K) and points (L, B, M', P, 2 or 3) of the
+            training-only queries, or None.
         state: what temporal fusion hands to the next frame; None without fusion.
     """
 

@@ -63,9 +63,8 @@ def to_vector_maps(
             without, such a result stays in the lidar frame and says so.
 
     Returns:
-        B maps, elements by descending score. Vertices are (P, 2) float64 [m]: in the ego frame, or
-        in
-        the frame that the map's `reference` names.
+        B maps, elements by descending score. Vertices are (P, 2 or 3) float64 [m]: in the ego
+        frame, or in the frame that the map's `reference` names.
 
     Raises:
         DataError: a sequence does not have B entries.
@@ -124,17 +123,19 @@ def to_vector_maps(
 def _make_element(
     category: int, vertices: FloatArray, score: float, closing_distance_m: float
 ) -> MapElement:
-    gap = float(np.linalg.norm(vertices[-1] - vertices[0]))
+    gap = float(np.linalg.norm(vertices[-1, :2] - vertices[0, :2]))
     # Three vertices must remain after the repeated one is dropped.
     closed = len(vertices) > 3 and closing_distance_m > 0 and gap <= closing_distance_m
     return MapElement(category, vertices[:-1] if closed else vertices, closed, score)
 
 
 def _transform_plane(dst_from_src: FloatArray, points_xy: FloatArray) -> FloatArray:
-    """Move (..., 2) points of the source's z = 0 plane and drop the new z."""
-    flat = points_xy.reshape(-1, 2)
-    moved = transform_points(dst_from_src, np.insert(flat, 2, 0.0, axis=1))
-    return moved[:, :2].reshape(points_xy.shape)
+    """Move (..., 3) points, or (..., 2) of the source's z = 0 plane, which then drop the new z."""
+    num_dims = points_xy.shape[-1]
+    flat = points_xy.reshape(-1, num_dims)
+    if num_dims == 2:
+        flat = np.insert(flat, 2, 0.0, axis=1)
+    return transform_points(dst_from_src, flat)[:, :num_dims].reshape(points_xy.shape)
 
 
 def _transform_range(dst_from_src: FloatArray, extent: PerceptionRange) -> PerceptionRange:

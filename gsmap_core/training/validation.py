@@ -65,7 +65,7 @@ def validate(
     """
     model.eval()
     criterion = Criterion(config).to(device)
-    evaluator = ChamferEvaluator(config.categories)
+    evaluator = ChamferEvaluator(config.categories, num_dims=config.decoder.num_dims)
     raster = RasterEvaluator(config.categories) if 'raster' in metrics else None
     loader = make_loader(dataset, SequentialBatches(len(dataset), batch_size))
     sums: dict[str, float] = {}

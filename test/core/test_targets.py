@@ -126,3 +126,38 @@ def test_orders_and_masks_equal_golden_maptr(golden_dir, name):
         np.testing.assert_allclose(metres, golden[f'gt.{sample}.pts'].numpy(), atol=1e-5)
         if name == 'v2':
             torch.testing.assert_close(targets.bev_mask, golden[f'gt.{sample}.bev_mask'])
+
+
+def test_directed_lines_count_in_one_direction_only():
+    """Centre lines (reference-models.md, 2.8): one order; dividers still have two."""
+    config = ModelConfig(categories=('divider', 'centerline'), decoder=DecoderConfig(num_points=3))
+    line = np.array([[0.0, 0.0], [10.0, 0.0]])
+    targets = make_targets(make_map(MapElement(3, line), MapElement(0, line)), config)
+    assert targets.labels.tolist() == [1, 0]
+    assert targets.num_orders.tolist() == [1, 2]
+    torch.testing.assert_close(targets.orders[0, 0], targets.points[0])
+    torch.testing.assert_close(targets.orders[0, 1], targets.points[0])  # Filled up.
+    torch.testing.assert_close(targets.orders[1, 1], targets.points[1].flip(0))
+
+
+def test_heights_are_sampled_along_the_plane_and_clamped():
+    """A step of 3 m in height does not move the samples; z runs over the model's heights."""
+    config = ModelConfig(
+        bev=BevConfig(z_min_m=-5.0, z_max_m=3.0),
+        decoder=DecoderConfig(num_points=5, num_dims=3),
+    )
+    line = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 3.0], [8.0, 0.0, 9.0]])
+    flat = MapElement(0, line[:, :2])
+    targets = make_targets(make_map(MapElement(0, line), flat), config)
+    assert targets.points.shape == (2, 5, 3) and targets.orders.shape == (2, 2, 5, 3)
+    metres = config.grid.unit_to_metres(targets.points.numpy())
+    np.testing.assert_allclose(metres[0, :, 0], [0, 2, 4, 6, 8], atol=1e-4)
+    np.testing.assert_allclose(metres[0, :, 2], [0, 3, 3, 3, 3], atol=1e-4)
+    np.testing.assert_allclose(metres[1, :, 2], 0.0, atol=1e-4)
+    assert targets.points[0, 0, 2].item() == pytest.approx(5 / 8)
+    ring = MapElement(1, np.insert(SQUARE, 2, [0.0, 1.0, 2.0, 1.0], axis=1), closed=True)
+    rings = make_targets(make_map(ring), config)
+    assert rings.num_orders.tolist() == [4]
+    torch.testing.assert_close(rings.orders[0, :, 0], rings.orders[0, :, -1])
+    empty = make_targets(make_map(), config)
+    assert empty.points.shape == (0, 5, 3) and empty.orders.shape == (0, 1, 5, 3)

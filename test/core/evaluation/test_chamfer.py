@@ -181,3 +181,51 @@ def test_bad_input_is_named():
         ChamferEvaluator(protocol='streammap')
     with pytest.raises(ConfigError, match='thresholds'):
         ChamferEvaluator(thresholds_m=())
+
+
+def raised(y, z, score=None, num_vertices=2):
+    x = np.linspace(0.0, 10.0, num_vertices)
+    return MapElement(0, np.stack([x, 0 * x + y, 0 * x + z], axis=1), score=score)
+
+
+def test_in_space_heights_count_as_distance():
+    """0.3 m beside and 0.4 m above: 0.3 m in the plane, 0.5 m in space."""
+    truth, predicted = local_map(raised(0.0, 0.0)), local_map(raised(0.3, 0.4, 0.9))
+    for num_dims, limit, expected in ((2, 0.31, 1), (3, 0.49, 0), (3, 0.51, 1)):
+        evaluator = ChamferEvaluator(('divider',), (limit,), num_dims=num_dims)
+        evaluator.add(predicted, truth)
+        result = evaluator.result()
+        assert result.num_true_positives['divider'][limit] == expected
+        assert result.num_dims == result.to_dict()['num_dims'] == num_dims
+
+
+def test_in_space_lines_are_sampled_in_the_plane():
+    """Half of the way is flat, half climbs 30 m: the samples are spread as seen from above."""
+    climbing = np.array([[0.0, 0, 0], [5, 0, 0], [10, 0, 30]])
+    (sampled,) = sample_lines([climbing], 5, 3)
+    np.testing.assert_allclose(sampled[:, 0], [0, 2.5, 5, 7.5, 10])
+    np.testing.assert_allclose(sampled[:, 2], [0, 0, 0, 15, 30])
+
+
+def test_in_space_the_gate_looks_from_above():
+    """Lines on top of each other touch as seen from above, however far apart they are."""
+    first, second = sample_lines([[[0, 0, 0], [10, 0, 0]], [[0, 0, 9], [10, 0, 9]]], 100, 3)
+    distances = chamfer_distances(first[None], second[None], gate_m=2.0)
+    assert distances[0, 0] == pytest.approx(9.0)
+    assert chamfer_distances(first[None], second[None] + [0, 5, 0], gate_m=2.0)[0, 0] == np.inf
+
+
+@pytest.mark.parametrize('protocol', ['maptr', 'maptr_v2', 'streammapnet'])
+def test_in_space_every_protocol_takes_frames_without_predictions(protocol):
+    evaluator = ChamferEvaluator(('divider',), (0.5,), protocol, 3)
+    evaluator.add(local_map(), local_map(raised(0.0, 0.0)))
+    evaluator.add(local_map(raised(0.0, 1.0, 0.9, 100)), local_map(raised(0.0, 1.0)))
+    assert evaluator.result().mean_ap == pytest.approx(0.5)
+
+
+def test_in_space_elements_need_heights():
+    evaluator = ChamferEvaluator(('divider',), num_dims=3)
+    with pytest.raises(DataError, match="'divider' has no heights.*two dimensions"):
+        evaluator.add(local_map(line(0.0, 0.9)), local_map(line(0.0)))
+    with pytest.raises(ConfigError, match='num_dims 4'):
+        ChamferEvaluator(num_dims=4)

@@ -63,3 +63,15 @@ def test_bad_grids_are_refused():
         BevGrid(PerceptionRange(), 0, 10)
     with pytest.raises(ConfigError, match="'north'"):
         BevGrid(PerceptionRange(), 10, 10, 'north')
+
+
+def test_heights_run_between_their_limits():
+    """A third coordinate is carried along both ways and changes nothing else."""
+    for order, rows, columns in (('ego', 200, 100), ('official', 100, 200)):
+        grid = BevGrid(PerceptionRange(), rows, columns, order, (-5.0, 3.0))
+        points = np.array([[10.0, -3.0, -5.0], [0.0, 0.0, 1.0], [-30.0, 15.0, 3.0]])
+        unit = grid.metres_to_unit(points)
+        assert unit[:, 2].tolist() == [0.0, 0.75, 1.0]
+        np.testing.assert_array_equal(unit[:, :2], grid.metres_to_unit(points[:, :2]))
+        np.testing.assert_allclose(grid.unit_to_metres(unit), points, atol=1e-12)
+        assert grid.height_extent_m == 8.0

@@ -19,6 +19,8 @@ CONFIGS = {
     'maptr_tiny_r50_24e_bevpool': 'maptr_bevpool_r50',
     'maptrv2_nusc_r50_24ep': 'maptrv2_r50',
     'maptrv2_nusc_r50_24ep_w_centerline': 'maptrv2_r50_centerline',
+    'maptrv2_av2_3d_r50_6ep': 'maptrv2_av2_3d_r50',
+    'maptrv2_av2_3d_r50_6ep_w_centerline': 'maptrv2_av2_3d_r50_centerline',
     'maptr_tiny_r50_24e_bevformer': 'maptr_bevformer_r50',
     'maptr_tiny_r50_24e_t4': 'maptr_t4_r50',
     'maptr_tiny_r50_24e_bevformer_t4': 'maptr_bevformer_t4_r50',

@@ -86,3 +86,21 @@ def test_wrong_counts_are_named(config: ModelConfig) -> None:
     output = output_of(config, [LINE], [[0.2, 0.9, 0.1]])
     with pytest.raises(DataError, match='stamps_ns has 2 entries; expected 1'):
         to_vector_maps(output, config, stamps_ns=[1, 2])
+
+
+def test_heights_come_back_in_metres_and_close_nothing(config: ModelConfig) -> None:
+    """Whether a ring closes is seen from above; heights move with the frame."""
+    bev = replace(config.bev, z_min_m=-5.0, z_max_m=3.0)
+    config = replace(config, bev=bev, decoder=replace(config.decoder, num_dims=3))
+    ring = [[*point, height] for point, height in zip(RING, (0.0, 1, 1, 2, 2.5), strict=True)]
+    output = output_of(config, [ring], [[0.1, 0.7, 0.2]])
+    (result,) = to_vector_maps(output, config, max_elements=1)
+    assert result.elements[0].closed and result.elements[0].has_z
+    np.testing.assert_allclose(result.elements[0].vertices, ring[:-1], atol=1e-4)
+    lidar = replace(config, reference='lidar')
+    lift = np.eye(4)
+    lift[:3, 3] = [1.0, 0.0, 1.8]
+    (moved,) = to_vector_maps(output, lidar, max_elements=1, ego_from_reference=[lift])
+    np.testing.assert_allclose(
+        moved.elements[0].vertices, np.array(ring[:-1]) + [1, 0, 1.8], atol=1e-4
+    )
