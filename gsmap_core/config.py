@@ -451,6 +451,10 @@ class GaussianConfig:
             raise ConfigError(f'hidden_dims {self.hidden_dims}; expected more than 0')
 
 
+#: Which orders of a ring's points count as the same ring, see `targets.allowed_orders`.
+OrderPattern = Literal['v0', 'v1', 'v2', 'v3', 'v4']
+
+
 @dataclass(frozen=True)
 class MatchingConfig:
     """Weights of the matching cost terms (reference-models.md, 3.2, 4.2 and 9.1).
@@ -463,6 +467,8 @@ class MatchingConfig:
         raster_measure: 1 minus `dice` or 1 minus soft `iou`.
         raster_rows: H of the canvas that the cost is rendered on.
         raster_columns: W of it.
+        orders: of a ring's points that count as the same ring: the published pattern `v2`, or
+            another one (reference-models.md, 3.1).
     """
 
     classification: float = 2.0
@@ -471,6 +477,7 @@ class MatchingConfig:
     raster_measure: Literal['dice', 'iou'] = 'dice'
     raster_rows: int = 128
     raster_columns: int = 64
+    orders: OrderPattern = 'v2'
 
 
 @dataclass(frozen=True)

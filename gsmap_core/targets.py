@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gsmap_core.categories import category_by_id, category_by_name
-from gsmap_core.config import ModelConfig
+from gsmap_core.config import ModelConfig, OrderPattern
 from gsmap_core.errors import DataError
 from gsmap_core.geometry.bev_grid import BevGrid
 from gsmap_core.geometry.polylines import cumulative_length, resample_polyline
@@ -100,14 +100,26 @@ def _ring_orders(
     return np.stack(coordinates, axis=-1)
 
 
+def _rolls(points: FloatArray, count: int) -> FloatArray:
+    """Return (count, ...): the points moved round by 0, 1, 2, ... places."""
+    return np.stack([np.roll(points, shift, axis=0) for shift in range(count)])
+
+
+def _closed_rolls(points: FloatArray) -> FloatArray:
+    """Return (P, P + 1, D): distinct points of a ring moved round and closed."""
+    rolls = _rolls(points, len(points))
+    return np.concatenate([rolls, rolls[:, :1]], axis=1)
+
+
 def allowed_orders(
     vertices: FloatArray,
     closed: bool,
     num_points: int,
     generator: np.random.Generator | None = None,
     directed: bool = False,
+    pattern: OrderPattern = 'v2',
 ) -> FloatArray:
-    """Resample an element in every order that counts as the same element (MapTR, pattern v2).
+    """Resample an element in every order that counts as the same element (MapTR).
 
     Args:
         vertices: (V, D) distinct vertices [m]; a ring does not repeat its first one. The arc is
@@ -116,16 +128,32 @@ def allowed_orders(
         num_points: P.
         generator: draws the subset for rings with more than 19 vertices; None: a fixed one.
         directed: an open line counts in its own direction only.
+        pattern: which orders of a ring count. `v2`: one per starting vertex, same direction, last
+            point = first. `v3`: these and the same of the reversed ring. `v0`: the P samples moved
+            round with the repeated end among them. `v1`: the P - 1 distinct samples moved round
+            and closed. `v4`: these and the same of the reversed ring.
 
     Returns:
-        (R, P, D) float64 [m]. Open: forward and, unless directed, reversed. Ring: one per starting
-        vertex, same direction, last point = first. Row 0 starts at the first vertex (unless a
-        subset was drawn).
+        (R, P, D) float64 [m]. Open: forward and, unless directed, reversed. Row 0 starts at the
+        first vertex (unless a subset was drawn).
+
+    Source: reference-models.md, 3.1; every published configuration uses v2.
     """
-    if closed:
-        return _ring_orders(vertices, num_points, generator)
-    points = resample_polyline(vertices, num_points, 2)
-    return points[None] if directed else np.stack([points, points[::-1]])
+    if not closed:
+        points = resample_polyline(vertices, num_points, 2)
+        return points[None] if directed else np.stack([points, points[::-1]])
+    if pattern in ('v2', 'v3'):
+        orders = _ring_orders(vertices, num_points, generator)
+        if pattern == 'v2':
+            return orders
+        return np.concatenate([orders, _ring_orders(vertices[::-1], num_points, generator)])
+    points = resample_polyline(np.concatenate([vertices, vertices[:1]]), num_points, 2)
+    if pattern == 'v0':
+        return _rolls(points, num_points)
+    orders = _closed_rolls(points[:-1])
+    if pattern == 'v1':
+        return orders
+    return np.concatenate([orders, _closed_rolls(points[:-1][::-1])])
 
 
 def draw_bev_mask(vector_map: VectorMap, grid: BevGrid, category_ids: set[int]) -> np.ndarray:
@@ -191,6 +219,7 @@ def make_targets(
             num_points,
             generator,
             category_by_id(element.category).is_directed,
+            config.matching.orders,
         )
         for element in elements
     ]

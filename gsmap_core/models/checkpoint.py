@@ -118,7 +118,9 @@ def load_checkpoint(path: Path | str, device: torch.device | str = 'cpu') -> Loa
     metadata = _read_metadata(path)
     config = _parse_config(path, metadata)
     model = OnlineMapper(config)
-    _fill(model, path)
+    tensors = _read_tensors(path)
+    check_tensors(model.state_dict(), tensors, f"checkpoint '{path}'")
+    model.load_state_dict(tensors)
     if json.loads(metadata.get('frozen_backbone', 'false')):
         model.image_encoder.backbone.freeze()
     model.eval().to(device)
@@ -131,23 +133,39 @@ def load_weights_into(model: OnlineMapper, path: Path | str) -> None:
 
     Raises:
         CheckpointError: the file is missing, truncated or foreign, or belongs to another
-            configuration; the message then lists the
-            missing and the unexpected tensors and the differing shapes. The model is unchanged in
-            that case.
+            configuration; the message then lists the missing and the unexpected tensors and the
+            differing shapes, or what it understands by its numbers (frame, range, order of cells
+            and cameras). The model is unchanged in that case.
     """
     path = Path(path)
-    _read_metadata(path)
-    _fill(model, path)
+    stored = _parse_config(path, _read_metadata(path))
+    tensors = _read_tensors(path)
+    check_tensors(model.state_dict(), tensors, f"checkpoint '{path}'")
+    differing = [
+        f'{name} {theirs} instead of {ours}'
+        for name, theirs, ours in (
+            ('reference', stored.reference, model.config.reference),
+            ('range', stored.range, model.config.range),
+            ('bev.order', stored.bev.order, model.config.bev.order),
+            ('cameras', list(stored.cameras), list(model.config.cameras)),
+            ('categories', list(stored.categories), list(model.config.categories)),
+        )
+        if theirs != ours
+    ]
+    if differing:
+        raise CheckpointError(
+            f"checkpoint '{path}' fits in shape but means something else "
+            f'({"; ".join(differing)}); use a configuration with the same options'
+        )
+    model.load_state_dict(tensors)
 
 
-def _fill(model: OnlineMapper, path: Path) -> None:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework='pt') as file:
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}
+            return {key: file.get_tensor(key) for key in file.keys()}
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from None
-    check_tensors(model.state_dict(), tensors, f"checkpoint '{path}'")
-    model.load_state_dict(tensors)
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

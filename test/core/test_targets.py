@@ -37,6 +37,43 @@ def test_ring_starts_at_every_vertex_in_one_direction():
         assert area == pytest.approx(16.0)  # same (counter-clockwise) direction
 
 
+def test_number_of_orders_of_every_pattern():
+    """reference-models.md, 8.4: a crossing of four vertices, and an open line."""
+    for pattern, count in (('v0', 20), ('v1', 19), ('v2', 4), ('v3', 8), ('v4', 38)):
+        orders = allowed_orders(SQUARE, True, 20, pattern=pattern)
+        assert orders.shape == (count, 20, 2)
+        np.testing.assert_allclose(orders[0, 0], SQUARE[0], atol=1e-12)
+        # Both ends of a ring are the same point, but for v0, where the repeated one wanders.
+        assert np.allclose(orders[:, 0], orders[:, -1]) == (pattern != 'v0')
+        line = allowed_orders(SQUARE[:2], False, 20, pattern=pattern)
+        assert line.shape == (2, 20, 2)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize('pattern', ['v0', 'v1', 'v2', 'v3', 'v4'])
+def test_every_pattern_of_orders_equals_golden_maptr(golden_dir, pattern):
+    golden = load_file(golden_dir / 'maptr' / 'gkt_targets.safetensors')
+    rings = 0
+    for sample in range(2):
+        for vertices, count, expected in zip(
+            golden[f'gt.{sample}.vertices'].numpy(),
+            golden[f'gt.{sample}.num_vertices'],
+            golden[f'gt.{sample}.orders_{pattern}'].numpy(),
+            strict=True,
+        ):
+            vertices = vertices[: int(count)]
+            closed = bool((vertices[0] == vertices[-1]).all())
+            rings += closed
+            orders = allowed_orders(
+                vertices[:-1] if closed else vertices, closed, expected.shape[1], pattern=pattern
+            )
+            orders = np.clip(orders, [-15, -30], [15, 30])
+            valid = (expected > -9999).all(axis=(1, 2))
+            assert len(orders) == valid.sum()
+            np.testing.assert_allclose(orders, expected[valid], atol=1e-5)
+    assert rings >= 2
+
+
 def test_large_ring_keeps_a_random_subset_of_orders():
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) * 5

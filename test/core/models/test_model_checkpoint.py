@@ -112,6 +112,21 @@ def test_weights_of_another_configuration_list_both_sides(
     assert torch.equal(same.code_weights, load_file(path)['code_weights'])
 
 
+def test_weights_that_only_fit_in_shape_are_refused(tmp_path: Path, config: ModelConfig) -> None:
+    """An imported model in the lidar frame is no start for one in the ego frame."""
+    path = tmp_path / 'model.safetensors'
+    official = replace(
+        config, reference='lidar', bev=replace(config.bev, order='official'), name='other'
+    )
+    save_checkpoint(path, OnlineMapper(official))
+    with pytest.raises(CheckpointError) as caught:
+        load_weights_into(OnlineMapper(config), path)
+    message = str(caught.value)
+    assert 'reference lidar instead of ego' in message
+    assert 'bev.order official instead of ego' in message and 'cameras' not in message
+    load_weights_into(OnlineMapper(replace(official, name='third')), path)
+
+
 def test_reserved_metadata_is_refused(tmp_path: Path, config: ModelConfig) -> None:
     with pytest.raises(CheckpointError, match='config'):
         save_checkpoint(tmp_path / 'a.safetensors', OnlineMapper(config), {'config': ''})
