@@ -171,7 +171,9 @@ class MapDataset(Dataset[Sample]):
         max_frames: int | None = None,
         skip_empty: bool = False,
     ) -> None:
-        if augmentation is not None and augmentation.mirror and config.num_cameras:
+        # LSS has no embeddings of cameras, whatever number it is made for.
+        learns_cameras = config.num_cameras and config.bev.view_transform != 'lss'
+        if augmentation is not None and augmentation.mirror and learns_cameras:
             raise ConfigError(
                 f'augmentation.mirror is {augmentation.mirror} but the model learns one embedding '
                 'per camera, and mirroring exchanges left and right; set it to 0'

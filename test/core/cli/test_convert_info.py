@@ -74,4 +74,10 @@ def test_info_of_the_machine_and_of_a_configuration(capsys):
     assert main(['info', '--config', 'maptr_mini', '--json']) == 0
     report = output(capsys)
     assert 0 < report['trainable_parameters'] <= report['total_parameters'] < 10_000_000
+    assert main(['info', '--config', 'maptrv2_r50', '--json']) == 0
+    report = output(capsys)
+    assert report['total_parameters'] == 40_578_399
+    assert report['trainable_parameters'] == 40_302_866
+    assert report['official_only_parameters'] == 76_928
+    assert report['used_parameters'] == 40_578_399 - 76_928
     assert main(['info', 'x', '--config', 'maptr_mini']) == 2

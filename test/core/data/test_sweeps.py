@@ -10,7 +10,7 @@ from helpers.fake_drives import FakeDrive, micro_config
 from gsmap_core.config import LssConfig
 from gsmap_core.data.augmentation import AugmentationConfig, mirror_frame
 from gsmap_core.data.loading import MapDataset
-from gsmap_core.errors import DataError
+from gsmap_core.errors import ConfigError, DataError
 
 
 class LidarDrive(FakeDrive):
@@ -106,3 +106,11 @@ def test_a_set_without_a_sweep_counts_as_unreadable(config) -> None:
         dataset.load(1, np.random.default_rng(0))
     sample = dataset[0, 1]
     assert sample.bad_frames == (1,) and torch.any(sample.targets.depth_bins >= 0)
+
+
+def test_lss_may_be_mirrored_whatever_its_number_of_cameras(config) -> None:
+    """Only encoders with learned cameras refuse; the published LSS models store theirs unused."""
+    mirrored = AugmentationConfig(mirror=0.5)
+    MapDataset([LidarDrive()], replace(config, num_cameras=2, official_only=True), mirrored)
+    with pytest.raises(ConfigError, match='one embedding per camera'):
+        MapDataset([FakeDrive()], replace(micro_config(), num_cameras=2), mirrored)
