@@ -26,6 +26,8 @@ T = TypeVar('T')
 
 #: Section of a model configuration that only published weights need.
 OFFICIAL_SECTION = 'official'
+#: Key of a model's file that names the configuration it differs from.
+EXTENDS_KEY = 'extends'
 
 
 def _describe(hint: Any) -> str:
@@ -706,13 +708,32 @@ def load_model_config(name_or_path: str) -> ModelConfig:
 def read_model_values(name_or_path: str) -> dict[str, Any]:
     """Read a model configuration's file, with its name and without the section `official`.
 
+    A file with `extends: NAME` holds only what differs from that configuration.
+
     Raises:
-        ConfigError: not found, or no mapping.
+        ConfigError: not found, no mapping, or files that extend each other.
     """
     path = config_path('models', name_or_path)
-    values = {'name': path.stem, **read_yaml(path)}
+    return {'name': path.stem, **_extended(path, ())}
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the values of a file laid over those of the file that it extends."""
+    if path in seen:
+        raise ConfigError(
+            f"configuration '{path}' extends itself through "
+            f'{", ".join(item.name for item in seen)}; remove one of the {EXTENDS_KEY!r} keys'
+        )
+    values = read_yaml(path)
     values.pop(OFFICIAL_SECTION, None)
-    return values
+    base = values.pop(EXTENDS_KEY, None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f'{path}.{EXTENDS_KEY}: {base!r}; expected the name of a configuration')
+    beside = path.parent / base
+    found = beside if beside.suffix in ('.yaml', '.yml') else config_path('models', base)
+    return _merged(_extended(found, (*seen, path)), values)
 
 
 def load_official_config(name_or_path: str) -> ModelConfig:

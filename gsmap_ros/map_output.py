@@ -57,7 +57,11 @@ class MapOutput:
         if is_drawn or self._shown:
             # Switched off a moment ago: what is still on display is deleted.
             drawn = local_map if is_drawn else replace(local_map, elements=())
-            style = MarkerStyle(values['markers.line_width_m'], values['markers.lifetime_s'])
+            style = MarkerStyle(
+                values['markers.line_width_m'],
+                values['markers.lifetime_s'],
+                ellipses=values['markers.ellipses'],
+            )
             markers, self._shown = map_markers(drawn, base, style, self._shown)
             self._markers.publish(markers)
         return len(local_map)

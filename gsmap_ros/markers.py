@@ -10,11 +10,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gsmap_core.categories import category_by_id
-from gsmap_core.structures import MapElement, VectorMap
+from gsmap_core.geometry.ellipses import covariance_ellipses
+from gsmap_core.structures import FloatArray, MapElement, VectorMap
 from gsmap_ros.conversions import ns_to_stamp
 
 MarkerKey = tuple[str, int]
+#: Ending of the namespaces that hold the ellipses; their ids are those of the elements.
+ELLIPSE_NAMESPACE = '_sigma'
+_ELLIPSE_CORNERS = 16
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,14 @@ class MarkerStyle:
         line_width_m: width of the lines [m].
         lifetime_s: RViz removes markers that are not renewed for so long; 0: never [s].
         frame_locked: keep them fixed to the moving frame between two updates.
+        ellipses: also draw the one-sigma ellipse of every vertex that has a covariance, in
+            namespaces of their own.
     """
 
     line_width_m: float = 0.15
     lifetime_s: float = 0.5
     frame_locked: bool = True
+    ellipses: bool = False
 
 
 def marker_keys(elements: Iterable[MapElement]) -> list[MarkerKey]:
@@ -83,16 +92,21 @@ def map_markers(
     from visualization_msgs.msg import Marker, MarkerArray
 
     keys = marker_keys(local_map.elements)
-    markers = [
-        _element_marker(element, key, frame_id, local_map.stamp_ns, style)
-        for element, key in zip(local_map.elements, keys, strict=True)
-    ]
-    shown = frozenset(keys)
+    markers = []
+    shown = set(keys)
+    for element, key in zip(local_map.elements, keys, strict=True):
+        markers.append(_element_marker(element, key, frame_id, local_map.stamp_ns, style))
+        if style.ellipses and element.covariance is not None:
+            ellipse_key = (key[0] + ELLIPSE_NAMESPACE, key[1])
+            shown.add(ellipse_key)
+            markers.append(
+                _ellipse_marker(element, ellipse_key, frame_id, local_map.stamp_ns, style)
+            )
     markers += [
         _bare_marker(frame_id, local_map.stamp_ns, key, Marker.DELETE)
         for key in sorted(previous - shown)
     ]
-    return MarkerArray(markers=markers), shown
+    return MarkerArray(markers=markers), frozenset(shown)
 
 
 def _bare_marker(frame_id: str, stamp_ns: int, key: MarkerKey, action: int) -> Any:
@@ -107,24 +121,57 @@ def _bare_marker(frame_id: str, stamp_ns: int, key: MarkerKey, action: int) -> A
 def _element_marker(
     element: MapElement, key: MarkerKey, frame_id: str, stamp_ns: int, style: MarkerStyle
 ) -> Any:
-    from builtin_interfaces.msg import Duration
+    from visualization_msgs.msg import Marker
+
+    marker = _styled_marker(element, key, frame_id, stamp_ns, style)
+    marker.type = Marker.LINE_STRIP
+    marker.scale.x = style.line_width_m
+    vertices = element.vertices
+    marker.points = _points(
+        np.concatenate([vertices, vertices[:1]]) if element.closed else vertices
+    )
+    return marker
+
+
+def _ellipse_marker(
+    element: MapElement, key: MarkerKey, frame_id: str, stamp_ns: int, style: MarkerStyle
+) -> Any:
+    """Draw the one-sigma ellipses of all vertices as one list of line segments."""
+    from visualization_msgs.msg import Marker
+
+    assert element.covariance is not None
+    marker = _styled_marker(element, key, frame_id, stamp_ns, style)
+    marker.type = Marker.LINE_LIST
+    marker.scale.x = style.line_width_m / 3
+    marker.color.a = 0.6
+    outlines = covariance_ellipses(element.covariance, _ELLIPSE_CORNERS)
+    corners = np.repeat(element.vertices[:, None], _ELLIPSE_CORNERS, axis=1)
+    corners[..., :2] += outlines
+    segments = np.stack([corners, np.roll(corners, -1, axis=1)], axis=2)
+    marker.points = _points(segments.reshape(-1, corners.shape[-1]))
+    return marker
+
+
+def _points(vertices: FloatArray) -> list[Any]:
     from geometry_msgs.msg import Point
+
+    return [
+        Point(x=vertex[0], y=vertex[1], z=vertex[2] if len(vertex) == 3 else 0.0)
+        for vertex in vertices.tolist()
+    ]
+
+
+def _styled_marker(
+    element: MapElement, key: MarkerKey, frame_id: str, stamp_ns: int, style: MarkerStyle
+) -> Any:
+    from builtin_interfaces.msg import Duration
     from std_msgs.msg import ColorRGBA
     from visualization_msgs.msg import Marker
 
     marker = _bare_marker(frame_id, stamp_ns, key, Marker.ADD)
-    marker.type = Marker.LINE_STRIP
     marker.pose.orientation.w = 1.0
-    marker.scale.x = style.line_width_m
     red, green, blue = (channel / 255 for channel in category_by_id(element.category).colour_rgb)
     marker.color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
-    vertices = element.vertices.tolist()
-    if element.closed:
-        vertices.append(vertices[0])
-    marker.points = [
-        Point(x=vertex[0], y=vertex[1], z=vertex[2] if len(vertex) == 3 else 0.0)
-        for vertex in vertices
-    ]
     whole_s = int(style.lifetime_s)
     marker.lifetime = Duration(sec=whole_s, nanosec=int((style.lifetime_s - whole_s) * 1e9))
     marker.frame_locked = style.frame_locked

@@ -185,6 +185,12 @@ MAPPING_PARAMETERS: tuple[ParameterRecord, ...] = (
         3600.0,
         is_structural=False,
     ),
+    ParameterRecord(
+        'markers.ellipses',
+        False,
+        'Also draw the one-sigma ellipses of vertices that have a covariance.',
+        is_structural=False,
+    ),
     ParameterRecord('autostart', True, 'Configure and activate without being asked.'),
 )
 

@@ -93,6 +93,11 @@ def run(args: argparse.Namespace) -> int:
     from gsmap_core.evaluation.chamfer import DEFAULT_THRESHOLDS_M, ChamferEvaluator
     from gsmap_core.evaluation.frames import pair_frames
     from gsmap_core.evaluation.raster import RasterEvaluator
+    from gsmap_core.evaluation.reliability import (
+        ReliabilityEvaluator,
+        format_reliability,
+        write_reliability,
+    )
     from gsmap_core.evaluation.report import (
         Evaluator,
         format_result,
@@ -110,21 +115,28 @@ def run(args: argparse.Namespace) -> int:
             evaluators[name] = ChamferEvaluator(categories, thresholds, args.protocol, args.dims)
         else:
             evaluators[name] = RasterEvaluator(categories)
+    reliability = ReliabilityEvaluator(categories)
     pairs = pair_frames(
         read_map_file(args.predictions), read_map_file(args.ground_truth), args.missing
     )
     for prediction, truth in tqdm(pairs, desc='evaluate', unit='frame', file=sys.stderr):
         for evaluator in evaluators.values():
             evaluator.add(prediction, truth)
+        reliability.add(prediction, truth)
     files = [
         path
         for evaluator in evaluators.values()
         for path in (write_report(args.out, evaluator) if args.out else [])
     ]
+    has_covariances = reliability.has_vertices
+    if args.out and has_covariances:
+        files += write_reliability(args.out, reliability)
     if args.json:
         reports = {name: report_dict(evaluator) for name, evaluator in evaluators.items()}
         # One metric is the report itself, several are reports by name.
         report = reports if len(reports) > 1 else next(iter(reports.values()))
+        if has_covariances:
+            report['reliability'] = reliability.to_dict()
         print(json.dumps({**report, 'outputs': [str(path) for path in files]}))
         return 0
     for index, evaluator in enumerate(evaluators.values()):
@@ -134,6 +146,8 @@ def run(args: argparse.Namespace) -> int:
         if len(evaluator.scenes) > 1:
             print()
             print(format_scenes({name: evaluator.result(name) for name in evaluator.scenes}))
+    if has_covariances:
+        print('\n' + format_reliability(reliability))
     for path in files:
         print(f'wrote {path}')
     return 0

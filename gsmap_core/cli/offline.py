@@ -23,6 +23,7 @@ from gsmap_core.data.loading import find_bags
 from gsmap_core.errors import DataError
 from gsmap_core.evaluation.chamfer import chamfer_average_precision
 from gsmap_core.evaluation.raster import raster_average_precision
+from gsmap_core.evaluation.reliability import ReliabilityEvaluator
 from gsmap_core.mapfile import write_map_file
 from gsmap_core.rig import load_rig
 from gsmap_core.structures import SurroundFrame, VectorMap
@@ -96,6 +97,11 @@ def _score(
         raster = raster_average_precision(predictions, ground_truth, PAPER_CATEGORIES).to_dict()
         entries['raster_map'] = raster['mean_ap']
         entries['raster_per_category'] = raster['per_category']
+    reliability = ReliabilityEvaluator(PAPER_CATEGORIES)
+    for prediction, truth in zip(predictions, ground_truth, strict=True):
+        reliability.add(prediction, truth)
+    if reliability.has_vertices:
+        entries['reliability'] = reliability.to_dict()
     return entries
 
 

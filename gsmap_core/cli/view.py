@@ -19,6 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--lidar', action='store_true', help="draw the frame's LiDAR points into its cameras"
     )
     parser.add_argument(
+        '--gaussians',
+        action='store_true',
+        help='draw Gaussians, soft occupancy and vectors of predictions with covariances side by '
+        'side',
+    )
+    parser.add_argument(
         '--min-score', type=float, default=0.4, help='leave out predictions below it, 0 to 1'
     )
     parser.add_argument('--out', default='out/view.png', metavar='PNG', help='picture to write')

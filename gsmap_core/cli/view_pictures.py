@@ -22,6 +22,7 @@ from gsmap_core.viz.figure import (
     compose_frame_figure,
     draw_legend,
 )
+from gsmap_core.viz.gaussians import compose_gaussian_figure
 from gsmap_core.viz.overlay import draw_points
 
 
@@ -78,6 +79,8 @@ def picture_of_bag(args: argparse.Namespace) -> tuple[ImageArray, dict[str, Any]
                 f'{frame.stamp_ns}; it holds {", ".join(frame_key(m) for m in predicted[:5])} ...'
             )
         prediction, other, label = found, truth, 'Prediction'
+    if args.gaussians:
+        return _picture_of_gaussians(prediction, other, title, args.min_score)
     picture = compose_frame_figure(
         frame,
         prediction,
@@ -111,6 +114,13 @@ def _picture_of_lidar(
     return picture, {'title': title, 'points': len(points)}
 
 
+def _picture_of_gaussians(
+    prediction: VectorMap, truth: VectorMap | None, title: str, min_score: float
+) -> tuple[ImageArray, dict[str, Any]]:
+    picture = compose_gaussian_figure(prediction, truth, title=title, min_score=min_score)
+    return picture, {'title': title, 'elements': len(prediction)}
+
+
 def picture_of_map_file(args: argparse.Namespace) -> tuple[ImageArray, dict[str, Any]]:
     """Draw a frame of a map file from above (beside its prediction), or all its frames.
 
@@ -131,6 +141,10 @@ def picture_of_map_file(args: argparse.Namespace) -> tuple[ImageArray, dict[str,
             raise DataError(f"'{args.predictions}' has no frame '{key}'")
         shown.insert(0, (args.predictions, beside[key]))
     title = ' · '.join(part for part in (chosen.scene, key) if part)
+    if args.gaussians:
+        # The file beside holds the predictions where one is given; the first then is the truth.
+        truth = chosen if len(shown) == 2 else None
+        return _picture_of_gaussians(shown[0][1], truth, title, args.min_score)
     style = BevStyle(pixels_per_metre=14.0)
     columns = []
     for name, vector_map in shown:

@@ -433,8 +433,15 @@ def find_bags(path: Path | str) -> list[Path]:
     path = Path(path)
     if path.is_file() or (path / 'metadata.yaml').is_file():
         return [path]
-    bags = {found.parent for found in path.rglob('metadata.yaml')}
-    bags |= {found for found in path.rglob('*.mcap') if found.parent not in bags}
+    # Names that begin with a dot are files being written, or left by a writer that was killed.
+    found = [
+        item
+        for pattern in ('metadata.yaml', '*.mcap')
+        for item in path.rglob(pattern)
+        if not any(part.startswith('.') for part in item.relative_to(path).parts)
+    ]
+    bags = {item.parent for item in found if item.name == 'metadata.yaml'}
+    bags |= {item for item in found if item.suffix == '.mcap' and item.parent not in bags}
     if not bags:
         raise DataError(
             f"'{path}' holds no bag; expected a .mcap file, a bag folder (metadata.yaml) or a "

@@ -140,6 +140,13 @@ class BevGrid:
         """Metres per unit of height."""
         return self.z_range_m[1] - self.z_range_m[0]
 
+    def metres_from_unit_axes(self) -> FloatArray:
+        """Return the (2, 2) matrix that turns steps (du, dv) into steps (dx, dy) [m]."""
+        along_u, along_v = self.unit_extent_m()
+        if self.order == 'ego':
+            return np.array([[0.0, -along_v], [-along_u, 0.0]])
+        return np.array([[along_u, 0.0], [0.0, along_v]])
+
     def unit_extent_m(self) -> tuple[float, float]:
         """Return metres per unit of u and of v (both positive)."""
         row_m, column_m = self.cell_size_m

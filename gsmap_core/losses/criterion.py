@@ -23,7 +23,7 @@ from gsmap_core.losses.raster import raster_cost, raster_loss, renderer_of
 from gsmap_core.targets import MapTargets
 
 if TYPE_CHECKING:
-    from gsmap_core.models.outputs import MapperOutput
+    from gsmap_core.models.outputs import GaussianShapes, MapperOutput
 
 _COSINE_EPS = 1e-12
 
@@ -84,6 +84,10 @@ def mean_over_processes(value: float, device: torch.device) -> float:
     return float(total) / torch.distributed.get_world_size()
 
 
+def _packed(gaussians: GaussianShapes | None) -> Tensor | None:
+    return None if gaussians is None else gaussians.packed()
+
+
 class Criterion(nn.Module):
     """Weighted, named losses of a batch; their sum is what is minimised.
 
@@ -121,13 +125,16 @@ class Criterion(nn.Module):
             DataError: a loss has a weight and the targets have nothing for it.
         """
         with torch.autocast(output.class_logits.device.type, enabled=False):
-            losses = self._layer_losses(output.class_logits, output.points, targets, 1)
+            losses = self._layer_losses(
+                output.class_logits, output.points, targets, 1, _packed(output.gaussians)
+            )
             if output.one_to_many is not None and self.config.losses.one_to_many:
                 logits, points = output.one_to_many
                 copies = self.config.decoder.one_to_many_copies
                 factor = self.config.losses.one_to_many
                 raster = self.config.losses.raster_options.one_to_many
-                many = self._layer_losses(logits, points, targets, copies, raster=raster)
+                gaussians = _packed(output.one_to_many_gaussians) if raster else None
+                many = self._layer_losses(logits, points, targets, copies, gaussians, raster)
                 losses |= {f'{name}_one_to_many': factor * loss for name, loss in many.items()}
             losses |= self._dense_losses(output, targets)
         return losses

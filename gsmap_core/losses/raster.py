@@ -6,20 +6,22 @@ with, on the options of the loss. MapVR renders points as lines and polygons on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
 from gsmap_core.categories import category_by_name
 from gsmap_core.config import ModelConfig
 from gsmap_core.errors import ConfigError
+from gsmap_core.gaussians.rasterize import rasterize_gaussians
+from gsmap_core.gaussians.representation import centers_to_metres
+from gsmap_core.geometry.bev_grid import BevGrid
 from gsmap_core.losses.matched import MatchedPredictions
 from gsmap_core.losses.raster_measures import mask_loss, pairwise_loss
-from gsmap_core.losses.soft_raster import render_vectors
+from gsmap_core.losses.soft_raster import LINE_SOFTNESS, render_vectors
 from gsmap_core.targets import MapTargets
 
 
@@ -29,7 +31,7 @@ class RasterRequest:
 
     Args:
         points: (T, P, 2) unit coordinates.
-        gaussians: (T, P, D) parameters of the Gaussians beside their centres, or None.
+        gaussians: (T, P, 3) scales [m] and angles [rad] of the Gaussians, or None.
         areas: (T,) bool: rendered as an area, where the representation knows areas.
         rows: H of the canvas.
         columns: W of the canvas.
@@ -66,8 +68,24 @@ def _render_points(request: RasterRequest) -> Tensor:
     )
 
 
+def _render_gaussians(request: RasterRequest) -> Tensor:
+    """Render Gaussians as GSMap does (eq. 6), in metres at the centres of the canvas's cells."""
+    assert request.gaussians is not None  # A model of this representation predicts them.
+    config, options = request.config, request.config.losses.raster_options
+    points = request.points if options.center_gradient else request.points.detach()
+    grid = BevGrid(config.range, request.rows, request.columns, config.bev.order)
+    return rasterize_gaussians(
+        centers_to_metres(points[..., :2], grid),
+        request.gaussians[..., :2],
+        request.gaussians[..., 2],
+        grid,
+        union=options.union,
+    )
+
+
 #: By `config.representation`.
 _RENDERERS: dict[str, Renderer] = {
+    'gaussians': Renderer(_render_gaussians, knows_areas=False, pixel_centre=0.5),
     'points': Renderer(_render_points, knows_areas=True, pixel_centre=0.0),
 }
 
@@ -139,23 +157,23 @@ def render_targets(
     )
     if options.target == 'soft':
         return render_vectors(pixels, areas, rows, columns)
-    width = max(1, round(options.line_width_px * rows / options.rows))
+    width = max(1.0, options.line_width_px * rows / options.rows)
     filled = areas if options.target == 'filled' else torch.zeros_like(areas)
     return _draw(pixels, filled, canvas, width)
 
 
-def _draw(pixels: Tensor, filled: Tensor, canvas: tuple[int, int], width: int) -> Tensor:
-    """Draw (E, P, 2) lines [px] of one width as binary (E, H, W) masks, some of them filled."""
-    masks = np.zeros((len(pixels), *canvas), dtype=np.uint8)
-    # Thin and then dilated: OpenCV's own lines of thickness 3 are 5 px wide.
-    square = np.ones((width, width), dtype=np.uint8)
-    lines = pixels.round().to('cpu', torch.int32).numpy()
-    for mask, line, is_filled in zip(masks, lines, filled.tolist(), strict=True):
-        if is_filled:
-            cv2.fillPoly(mask, [line], (1,))
-        cv2.polylines(mask, [line], isClosed=is_filled, color=(1,), thickness=1)
-        cv2.dilate(mask, square, dst=mask)
-    return torch.from_numpy(masks).to(pixels)
+def _draw(pixels: Tensor, filled: Tensor, canvas: tuple[int, int], width: float) -> Tensor:
+    """Draw (E, P, 2) lines [px] as binary (E, H, W) masks, some of them filled.
+
+    A pixel is set whose centre is no farther from the line than half its width. Drawing programs
+    round vertices and widths to whole pixels, which are a large part of what is measured here.
+    """
+    lines = torch.zeros_like(filled)
+    least = math.exp(-((width / 2) ** 2) / LINE_SOFTNESS)
+    masks = render_vectors(pixels, lines, *canvas) >= least
+    if bool(filled.any()):
+        masks[filled] |= render_vectors(pixels[filled], filled[filled], *canvas) > 0.5
+    return masks.to(pixels.dtype)
 
 
 @torch.no_grad()

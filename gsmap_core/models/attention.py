@@ -75,6 +75,7 @@ class BevDeformableAttention(nn.Module):
         bev: Tensor,
         reference: Tensor,
         bev_shape: tuple[int, int],
+        frame: Tensor | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -84,6 +85,8 @@ class BevDeformableAttention(nn.Module):
             bev: (B, H * W, C), row-major.
             reference: (B, Q, 2) float32 unit coordinates (u, v).
             bev_shape: H and W.
+            frame: (B, Q, 2, 2) float32 applied to the sampling offsets of each query in unit
+                coordinates, or None.
 
         Returns:
             (B, Q, C) with the residual.
@@ -97,9 +100,10 @@ class BevDeformableAttention(nn.Module):
         )
         weights = self.attention_weights(positioned).float().view(batch, queries, heads, points)
         weights = weights.softmax(-1)[:, :, :, None]
-        locations = reference[:, :, None, None, None] + offsets / offsets.new_tensor(
-            [width, height]
-        )
+        offsets = offsets / offsets.new_tensor([width, height])
+        if frame is not None:
+            offsets = offsets @ frame.transpose(-1, -2)[:, :, None, None]
+        locations = reference[:, :, None, None, None] + offsets
         value = self.value_proj(bev).view(batch, height * width, heads, dims // heads)
         result = deformable_attention(value, [bev_shape], locations, weights)
         return query + self.dropout(self.output_proj(result))

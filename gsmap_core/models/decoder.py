@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from gsmap_core.config import ModelConfig
 from gsmap_core.models.attention import BevDeformableAttention, FeedForward
+from gsmap_core.models.gaussian_head import GaussianHead
 from gsmap_core.models.heads import class_head, inverse_sigmoid, point_head
+from gsmap_core.models.outputs import GaussianShapes
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,13 @@ class DecoderOutput:
         class_logits: (L, B, M, K).
         points: (L, B, M, P, 2 or 3) float32 unit coordinates.
         states: (L, B, M, P, C) query features after each layer.
+        gaussians: shapes (L, B, M, P) around the points, or None.
     """
 
     class_logits: Tensor
     points: Tensor
     states: Tensor
+    gaussians: GaussianShapes | None = None
 
 
 class SelfAttention(nn.Module):
@@ -107,12 +111,22 @@ class DecoderLayer(nn.Module):
         reference: Tensor,
         bev_shape: tuple[int, int],
         blocked: Tensor | None,
+        frame: Tensor | None = None,
     ) -> Tensor:
-        """Map (B, M, P, C) to the next layer's; `reference` is (B, M, P, 2 or 3) unit points."""
+        """Map (B, M, P, C) to the next layer's.
+
+        `reference` is (B, M, P, 2 or 3) unit points; `frame` (B, M, P, 2, 2) turns the sampling
+        offsets, see `BevDeformableAttention`.
+        """
         shape = x.shape[1:3]
         x = self.self_attention(x, position, blocked).flatten(1, 2)
         x = self.cross_attention(
-            x, position.flatten(1, 2), bev, reference[..., :2].flatten(1, 2), bev_shape
+            x,
+            position.flatten(1, 2),
+            bev,
+            reference[..., :2].flatten(1, 2),
+            bev_shape,
+            None if frame is None else frame.flatten(1, 2),
         )
         return self.norm2(self.ffn(self.norm1(x))).unflatten(1, shape)
 
@@ -145,6 +159,7 @@ class MapDecoder(nn.Module):
         self.point_heads = nn.ModuleList(
             point_head(dims, decoder.num_dims) for _ in range(decoder.num_layers)
         )
+        self.gaussian_head = GaussianHead(config) if config.representation == 'gaussians' else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -193,13 +208,33 @@ class MapDecoder(nn.Module):
         position, x = embedding[..., :dims], embedding[..., dims:]
         reference = self.reference_points(position).sigmoid()
         class_logits, points, states = [], [], []
+        shapes: list[GaussianShapes] = []
+        raw: Tensor | None = None
+        head, options = self.gaussian_head, self.config.gaussians
         for layer, to_class, to_point in zip(
             self.layers, self.class_heads, self.point_heads, strict=True
         ):
-            x = layer(x, position, tokens, reference, bev_shape, blocked)
+            code, frame = position, None
+            if head is not None and shapes:
+                if options.guided_position:
+                    code = position + head.position_code(reference, shapes[-1])
+                if options.guided_sampling:
+                    frame = head.sampling_frame(shapes[-1])
+            x = layer(x, code, tokens, reference, bev_shape, blocked, frame)
             refined = (to_point(x) + inverse_sigmoid(reference)).sigmoid()
             class_logits.append(to_class(x.mean(2)))
             points.append(refined)
             states.append(x)
+            if head is not None:
+                shape, raw = head(x, refined, raw)
+                shapes.append(shape)
             reference = refined.detach()
-        return DecoderOutput(torch.stack(class_logits), torch.stack(points), torch.stack(states))
+        gaussians = None
+        if shapes:
+            gaussians = GaussianShapes(
+                torch.stack([shape.scales for shape in shapes]),
+                torch.stack([shape.thetas for shape in shapes]),
+            )
+        return DecoderOutput(
+            torch.stack(class_logits), torch.stack(points), torch.stack(states), gaussians
+        )

@@ -128,9 +128,11 @@ class OnlineMapper(nn.Module):
         decoded = self.decoder(bev)
         one = self.config.decoder.num_instances
         class_logits, points = decoded.class_logits, decoded.points
-        one_to_many = None
+        one_to_many = many_gaussians = None
+        gaussians = decoded.gaussians
         if class_logits.shape[2] > one:
             one_to_many = (class_logits[:, :, one:], points[:, :, one:])
+            many_gaussians = None if gaussians is None else gaussians[:, :, one:]
         return MapperOutput(
             class_logits=class_logits[:, :, :one],
             points=points[:, :, :one],
@@ -139,6 +141,8 @@ class OnlineMapper(nn.Module):
             pv_mask_logits=self._pv_mask(features),
             depth_logits=depth_logits,
             one_to_many=one_to_many,
+            gaussians=None if gaussians is None else gaussians[:, :, :one],
+            one_to_many_gaussians=many_gaussians,
             state=new_state,
         )
 

@@ -5,7 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GaussianShapes:
+    """Scales and angles of the Gaussians whose centres are the predicted points (GSMap, eq. 1).
+
+    Args:
+        scales: (..., M, P, 2) standard deviations along the Gaussian's own two axes [m].
+        thetas: (..., M, P) angle of the first axis from the +x axis of the reference frame,
+            counter-clockwise [rad]; not wrapped.
+    """
+
+    scales: Tensor
+    thetas: Tensor
+
+    def packed(self) -> Tensor:
+        """Return (..., M, P, 3): both scales [m] and the angle [rad] of every Gaussian."""
+        return torch.cat([self.scales, self.thetas[..., None]], dim=-1)
+
+    def __getitem__(self, key: Any) -> GaussianShapes:
+        """Index the leading dimensions of both."""
+        return GaussianShapes(self.scales[key], self.thetas[key])
 
 
 @dataclass(frozen=True)
@@ -25,6 +48,9 @@ class MapperOutput:
             with another view transform; meaningless where a camera is missing.
         one_to_many: class logits (L, B, M', K) and points (L, B, M', P, 2 or 3) of the
             training-only queries, or None.
+        gaussians: shapes (L, B, M, P) of the Gaussians around `points`, or None where a vertex is
+            a point.
+        one_to_many_gaussians: the same of the training-only queries, or None.
         state: what temporal fusion hands to the next frame; None without fusion.
     """
 
@@ -35,4 +61,6 @@ class MapperOutput:
     pv_mask_logits: Tensor | None = None
     depth_logits: Tensor | None = None
     one_to_many: tuple[Tensor, Tensor] | None = None
+    gaussians: GaussianShapes | None = None
+    one_to_many_gaussians: GaussianShapes | None = None
     state: Any = None

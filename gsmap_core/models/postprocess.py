@@ -11,6 +11,7 @@ from torch import Tensor
 from gsmap_core.categories import category_by_name
 from gsmap_core.config import ModelConfig
 from gsmap_core.errors import DataError
+from gsmap_core.gaussians.representation import covariances, covariances_to_triples
 from gsmap_core.geometry.transforms import transform_points
 from gsmap_core.models.outputs import MapperOutput
 from gsmap_core.structures import FloatArray, MapElement, PerceptionRange, VectorMap
@@ -63,8 +64,9 @@ def to_vector_maps(
             without, such a result stays in the lidar frame and says so.
 
     Returns:
-        B maps, elements by descending score. Vertices are (P, 2 or 3) float64 [m]: in the ego
-        frame, or in the frame that the map's `reference` names.
+        B maps, elements by descending score; with a covariance per vertex [m^2] where the model
+        predicts Gaussians. Vertices are (P, 2 or 3) float64 [m]: in the ego frame, or in the frame
+        that the map's `reference` names.
 
     Raises:
         DataError: a sequence does not have B entries.
@@ -90,19 +92,25 @@ def to_vector_maps(
         instances[:, :, None, None].expand(-1, -1, *points.shape[2:]),
     )
     metres = config.grid.unit_to_metres(chosen.cpu().numpy())
+    covariances = _covariances(output, instances)
     score_rows, category_rows = scores.cpu().tolist(), categories.cpu().tolist()
     maps = []
     for sample in range(batch):
         reference, extent = config.reference, config.range
-        vertices = metres[sample]
+        vertices, covariance = metres[sample], covariances[sample]
         if config.reference != 'ego' and ego_from_reference is not None:
             transform = np.asarray(ego_from_reference[sample], dtype=np.float64)
             vertices = _transform_plane(transform, vertices)
+            covariance = None if covariance is None else _turn(transform, covariance)
             reference, extent = 'ego', _transform_range(transform, config.range)
         elements = tuple(
-            _make_element(ids[category], line, score, closing_distance_m)
-            for category, line, score in zip(
-                category_rows[sample], vertices, score_rows[sample], strict=True
+            _make_element(ids[category], line, score, closing_distance_m, spread)
+            for category, line, score, spread in zip(
+                category_rows[sample],
+                vertices,
+                score_rows[sample],
+                [None] * len(vertices) if covariance is None else covariance,
+                strict=True,
             )
             if score >= score_threshold
         )
@@ -120,13 +128,38 @@ def to_vector_maps(
     return maps
 
 
+def _covariances(output: MapperOutput, instances: Tensor) -> list[FloatArray | None]:
+    """Return, per sample, the (M', P, 3) covariances of the chosen instances [m^2], or None."""
+    if output.gaussians is None:
+        return [None] * len(instances)
+    last = output.gaussians[-1]
+    scales = last.scales.detach().double().cpu()
+    packed = covariances_to_triples(covariances(scales, last.thetas.detach().double().cpu()))
+    return [row[index].numpy() for row, index in zip(packed, instances.cpu(), strict=True)]
+
+
+def _turn(dst_from_src: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Move (..., 3) planar covariances of the source's z = 0 plane to the other frame's plane."""
+    rotation = dst_from_src[:2, :2]
+    full = covariance[..., [0, 1, 1, 2]].reshape(*covariance.shape[:-1], 2, 2)
+    turned = rotation @ full @ rotation.T
+    return np.stack([turned[..., 0, 0], turned[..., 0, 1], turned[..., 1, 1]], axis=-1)
+
+
 def _make_element(
-    category: int, vertices: FloatArray, score: float, closing_distance_m: float
+    category: int,
+    vertices: FloatArray,
+    score: float,
+    closing_distance_m: float,
+    covariance: FloatArray | None = None,
 ) -> MapElement:
     gap = float(np.linalg.norm(vertices[-1, :2] - vertices[0, :2]))
     # Three vertices must remain after the repeated one is dropped.
     closed = len(vertices) > 3 and closing_distance_m > 0 and gap <= closing_distance_m
-    return MapElement(category, vertices[:-1] if closed else vertices, closed, score)
+    if closed:
+        vertices = vertices[:-1]
+        covariance = None if covariance is None else covariance[:-1]
+    return MapElement(category, vertices, closed, score, covariance)
 
 
 def _transform_plane(dst_from_src: FloatArray, points_xy: FloatArray) -> FloatArray:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gsmap_core.categories import category_by_id
 from gsmap_core.errors import DataError
 from gsmap_core.geometry.bev_grid import BevGrid
+from gsmap_core.geometry.ellipses import covariance_ellipses
 from gsmap_core.structures import (
     FloatArray,
     ImageArray,
@@ -95,7 +96,8 @@ class BevView:
             )
 
     @property
-    def _grid(self) -> BevGrid:
+    def grid(self) -> BevGrid:
+        """The pixels as cells in the reference frame, before the picture is turned."""
         scale = self.pixels_per_metre
         along_x = max(1, round(self.range.length_x_m * scale))
         along_y = max(1, round(self.range.length_y_m * scale))
@@ -106,14 +108,14 @@ class BevView:
     @property
     def size_px(self) -> tuple[int, int]:
         """Width and height of the picture [px]."""
-        grid = self._grid
+        grid = self.grid
         if self.heading == 'up':
             return grid.num_columns, grid.num_rows
         return grid.num_rows, grid.num_columns
 
     def pixels(self, points_xy: npt.ArrayLike) -> FloatArray:
         """Convert (..., 2) x, y [m] to (..., 2) column, row [px]; pixel centres at integers."""
-        grid = self._grid
+        grid = self.grid
         cells = grid.metres_to_cells(points_xy)
         rows, columns = cells[..., 0], cells[..., 1]
         if self.reference == 'lidar':
@@ -122,6 +124,14 @@ class BevView:
             # Turned by 90 degrees clockwise: ahead goes from up to right, left from left to up.
             rows, columns = columns, grid.num_rows - rows
         return np.stack([columns, rows], axis=-1) - 0.5
+
+    def from_grid(self, values: FloatArray) -> FloatArray:
+        """Turn (rows, columns) values on `grid` into (H, W) of the picture."""
+        if self.reference == 'lidar':
+            values = values[::-1]
+        if self.heading == 'right':
+            values = np.rot90(values, -1)
+        return values
 
 
 def draw_bev(
@@ -248,15 +258,12 @@ def _draw_chevron(image: ImageArray, pixels: FloatArray, colour: Colour, style: 
 
 
 def _draw_ellipses(image: ImageArray, view: BevView, element: MapElement, colour: Colour) -> None:
-    """Draw the two-sigma ellipse of every vertex."""
+    """Draw the one-sigma ellipse of every vertex."""
     assert element.covariance is not None
-    angles = np.linspace(0.0, 2 * np.pi, 24, endpoint=False)
-    circle = np.stack([np.cos(angles), np.sin(angles)])
     pale = mix(colour, (255, 255, 255), 0.6)
-    for vertex, (xx, xy, yy) in zip(element.vertices[:, :2], element.covariance, strict=True):
-        values, vectors = np.linalg.eigh(np.array([[xx, xy], [xy, yy]]))
-        ellipse = (vectors * (2.0 * np.sqrt(np.maximum(values, 0.0)))) @ circle
-        draw_polyline(image, view.pixels(vertex + ellipse.T), pale, 1, True)
+    outlines = covariance_ellipses(element.covariance, 24)
+    for vertex, outline in zip(element.vertices[:, :2], outlines, strict=True):
+        draw_polyline(image, view.pixels(vertex + outline), pale, 1, True)
 
 
 def _draw_rings(image: ImageArray, view: BevView, style: BevStyle) -> None:

@@ -7,6 +7,7 @@ import pytest
 from gsmap_core.config import (
     OFFICIAL_SECTION,
     ModelConfig,
+    RasterLossConfig,
     load_model_config,
     load_official_config,
     model_config_from_dict,
@@ -123,3 +124,58 @@ def test_official_section_is_read_strictly_and_merged(tmp_path):
 def test_impossible_combinations_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         model_config_from_dict(values, 'a.yaml')
+
+
+@pytest.mark.parametrize(
+    ('name', 'host'),
+    [
+        ('gsmap_r50', 'maptr_r50'), ('gsmap_tiny', 'maptr_tiny'), ('gsmap_mini', 'maptr_mini'),
+        ('gsmap_v2_r50', 'maptrv2_r50'), ('gsmap_v2_tiny', 'maptrv2_tiny'),
+        ('gsmap_v2_mini', 'maptrv2_mini'),
+    ],
+)  # fmt: skip
+def test_gsmap_is_its_host_with_gaussians(name, host):
+    """GSMap, eq. 9 and 10, with the weights of reference-models.md, 9.1."""
+    config, base = load_model_config(name), load_model_config(host)
+    assert config.representation == 'gaussians'
+    assert (config.matching.raster, config.losses.raster) == (10.0, 10.0)
+    plain = replace(
+        config,
+        name=host,
+        representation='points',
+        matching=base.matching,
+        losses=replace(config.losses, raster=0.0, raster_options=base.losses.raster_options),
+    )
+    assert plain == base
+    # Both canvases have square pixels, and the published size keeps the defaults.
+    assert config.matching.raster_rows == 2 * config.matching.raster_columns
+    assert config.losses.raster_options.rows == 2 * config.losses.raster_options.columns
+    if name.endswith('r50'):
+        assert config.losses.raster_options == RasterLossConfig()
+
+
+def test_a_file_may_hold_only_what_differs(tmp_path):
+    (tmp_path / 'base.yaml').write_text(
+        'extends: maptr_mini\nembed_dims: 24\nbev: {num_rows: 8}\n'
+    )
+    (tmp_path / 'mine.yaml').write_text('extends: base.yaml\nbev: {num_columns: 4}\n')
+    config, mini = load_model_config(str(tmp_path / 'mine.yaml')), load_model_config('maptr_mini')
+    assert (config.name, config.embed_dims) == ('mine', 24)
+    assert config.bev == replace(mini.bev, num_rows=8, num_columns=4)
+    assert config.decoder == mini.decoder
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('extends: a.yaml\n', 'extends itself'),
+        ('extends: [maptr_mini]\n', 'expected the name of a configuration'),
+        ('extends: maptr_giant\n', "'maptr_giant' is unknown"),
+        ('extends: maptr_mini\nembed_dim: 3\n', "unknown key 'embed_dim'"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(tmp_path, text, message):
+    path = tmp_path / 'a.yaml'
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_model_config(str(path))

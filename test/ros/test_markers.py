@@ -89,6 +89,24 @@ def test_heights_are_drawn() -> None:
     assert [p.z for p in array.markers[0].points] == [1.5, 2.5]
 
 
+def test_ellipses_have_their_own_namespace_and_go_when_switched_off() -> None:
+    covariance = np.array([[4.0, 0.0, 0.25], [1.0, 0.0, 1.0]])
+    element = MapElement(0, np.array([[10.0, 5.0], [20.0, 5.0]]), score=0.5, covariance=covariance)
+    shown_map = as_map(element, line(2))
+    array, shown = map_markers(shown_map, 'base_link', MarkerStyle(ellipses=True))
+    assert actions(array) == [
+        ('divider', 1, ADD), ('divider_sigma', 1, ADD), ('boundary', 1, ADD),
+    ]  # fmt: skip
+    ellipse = array.markers[1]
+    assert ellipse.type == ellipse.LINE_LIST and len(ellipse.points) == 2 * 2 * 16
+    first = np.array([(p.x, p.y) for p in ellipse.points[:32]])
+    # One sigma: 2 m ahead and behind, 0.5 m to the sides.
+    np.testing.assert_allclose([first.min(0), first.max(0)], [[8, 4.5], [12, 5.5]], atol=1e-9)
+    off, shown = map_markers(shown_map, 'base_link', MarkerStyle(), shown)
+    assert ('divider_sigma', 1, DELETE) in actions(off)
+    assert ('divider_sigma', 1) not in shown
+
+
 def test_clearing_everything_is_one_marker_with_a_frame() -> None:
     (marker,) = clear_markers('base_link', 5).markers
     assert marker.action == DELETE_ALL and marker.header.frame_id == 'base_link'

@@ -150,3 +150,43 @@ def test_view_draws_a_bag_beside_predictions(tmp_path, capsys):
     assert main([*common, '--frame', '0']) == 0
     assert main([*common, '--frame', '1', '--predictions', str(path)]) == 2
     assert 'has no frame with id' in capsys.readouterr().err
+
+
+@pytest.fixture
+def gaussian_files(tmp_path):
+    """Return predictions with covariances, 0.2 m beside the truth, and the truth."""
+    line = np.stack([np.linspace(-20.0, 20.0, 20), np.zeros(20)], axis=-1)
+    covariance = np.tile([1.0, 0.0, 0.01], (20, 1))
+    predicted = MapElement(0, line + (0.0, 0.2), score=0.9, covariance=covariance)
+    maps = [
+        VectorMap((element,), 5, sample_id='f0') for element in (predicted, MapElement(0, line))
+    ]
+    paths = [tmp_path / 'gaussians.map.json', tmp_path / 'true.map.json']
+    for path, vector_map in zip(paths, maps, strict=True):
+        write_map_file(path, [vector_map])
+    return [str(path) for path in paths]
+
+
+def test_covariances_are_measured_where_there_are_any(gaussian_files, tmp_path, capsys):
+    report = tmp_path / 'report'
+    assert main(['evaluate', *gaussian_files, '--out', str(report)]) == 0
+    text = capsys.readouterr().out
+    assert 'calibrated sigma = 2.00 x predicted' in text
+    values = json.loads((report / 'reliability.json').read_text())
+    assert values['num_vertices'] == 20 and values['error_m'] == pytest.approx(0.2)
+    assert cv2.imread(str(report / 'reliability.png')) is not None
+    assert main(['evaluate', *gaussian_files, '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['reliability']['sigma_factor'] == pytest.approx(2.0)
+
+
+def test_view_of_gaussians(gaussian_files, files, tmp_path, capsys):
+    out = tmp_path / 'gaussians.png'
+    predictions, truth = gaussian_files
+    beside = ['view', truth, '--predictions', predictions, '--gaussians', '--out', str(out)]
+    assert main(beside) == 0
+    four = cv2.imread(str(out))
+    assert main(['view', predictions, '--gaussians', '--out', str(out)]) == 0
+    assert 3 * four.shape[1] > 4 * cv2.imread(str(out)).shape[1] * 0.97
+    capsys.readouterr()
+    assert main(['view', files[0], '--gaussians', '--min-score', '0', '--out', str(out)]) == 2
+    assert 'has no covariance' in capsys.readouterr().err

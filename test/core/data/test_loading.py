@@ -236,3 +236,10 @@ def test_bags_are_found_below_a_folder(tmp_path):
     expected = [tmp_path / 'a', tmp_path / 'b', tmp_path / 'single.mcap']
     assert find_bags(tmp_path) == expected
     assert find_bags(tmp_path / 'a') == [tmp_path / 'a']
+
+
+def test_half_written_bags_are_passed_over(tmp_path):
+    for name in ('.x.mcap.partial-1/x/x.mcap', '.x.mcap.partial-1/x/metadata.yaml', 'y.mcap'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_bags(tmp_path) == [tmp_path / 'y.mcap']

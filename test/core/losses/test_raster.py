@@ -76,7 +76,12 @@ def straight(start, end, num_points=4):
 
 def make_output(logits, points, one_to_many=None):
     return SimpleNamespace(
-        class_logits=logits, points=points, bev_mask_logits=None, one_to_many=one_to_many
+        class_logits=logits,
+        points=points,
+        bev_mask_logits=None,
+        one_to_many=one_to_many,
+        gaussians=None,
+        one_to_many_gaussians=None,
     )
 
 
@@ -161,7 +166,7 @@ def test_targets_soft_outlined_and_filled():
 
 
 def test_binary_lines_keep_their_width_in_metres_on_another_canvas():
-    line = straight([0.1, 0.5], [0.9, 0.5])[None]
+    line = straight([0.1, 0.503], [0.9, 0.503])[None]
     config = with_options(rows=60, columns=30, target='line', line_width_px=6)
     label = torch.tensor([DIVIDER])
     for rows in (60, 30):
