@@ -1,0 +1,80 @@
+"""`gsmap benchmark` on the smallest suite there is: real drives, trainings, scores and report."""
+
+import json
+
+import pytest
+import yaml
+from helpers.fake_drives import micro_config
+
+from gsmap_core.cli.main import main
+from gsmap_core.config import to_plain
+
+
+@pytest.fixture(scope='module')
+def suite(tmp_path_factory):
+    """Two rows of two steps each on one town."""
+    folder = tmp_path_factory.mktemp('benchmark')
+    values = to_plain(micro_config())
+    (folder / 'micro.yaml').write_text(yaml.safe_dump(values))
+    quick = ['batch_size=2', 'workers=0', 'cache_gb=0.01', 'warmup_steps=1', 'precision=fp32']
+    row = {'config': str(folder / 'micro.yaml'), 'overrides': quick}
+    gaussians = [*quick, 'model.representation=gaussians', 'model.losses.raster=10']
+    gaussians += ['model.losses.raster_options={rows: 20, columns: 10}']
+    drives = {'setting': 'easy', 'duration_s': 1.0, 'width_px': 64}
+    drives |= {'train': {'first_seed': 0, 'towns': 1}, 'test': {'first_seed': 20000, 'towns': 1}}
+    (folder / 'tiny.yaml').write_text(
+        yaml.safe_dump(
+            {
+                'title': 'Nothing much', 'drives': drives, 'recipe': 'synthetic_mini', 'steps': 2,
+                'seeds': [0],
+                'rows': {'plain': row, 'gaussian': {**row, 'overrides': gaussians}},
+                'comparisons': [{'row': 'gaussian', 'host': 'plain'}],
+            },
+            sort_keys=False,
+        )
+    )  # fmt: skip
+    return folder
+
+
+def command(suite, *more: str) -> list[str]:
+    results = ['--results', str(suite / 'records')]
+    return [more[0], str(suite / 'tiny.yaml'), *results, *more[1:]]
+
+
+def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
+    run = command(suite, 'run', '--work', str(suite / 'work'), '--device', 'cpu')
+    # No time at all: the drives are made, no training begins, and nothing is recorded.
+    assert main(['benchmark', *run, '--max-minutes', '0']) == 0
+    assert 'stopped in plain, seed 0' in capsys.readouterr().out
+    assert main(['benchmark', *run, '--rows', 'plain']) == 0
+    record = json.loads((suite / 'records' / 'plain-seed0.json').read_text())
+    assert record['settings']['steps'] == 2 and record['frames_mapped'] > 0
+    assert 'reliability' not in record and record['turning']['category'] == 'boundary'
+    stamp = (suite / 'records' / 'plain-seed0.json').stat().st_mtime_ns
+    assert main(['benchmark', *run]) == 0
+    assert (suite / 'records' / 'plain-seed0.json').stat().st_mtime_ns == stamp
+    assert (suite / 'records' / 'gaussian-seed0.json').exists()
+    out = suite / 'report.md'
+    assert main(['benchmark', *command(suite, 'report', '--out', str(out))]) == 0
+    text = out.read_text()
+    assert '`gaussian` against `plain`' in text and 'needs two seeds' in text
+    assert '2 steps, seeds 0; trained on 1 easy towns from seed 0' in text
+
+
+def test_records_of_other_settings_are_not_mixed_in(suite, capsys) -> None:
+    records = suite / 'other'
+    records.mkdir()
+    settings = {'settings': {'steps': 3}, 'seed': 0}
+    (records / 'plain-seed0.json').write_text(json.dumps(settings))
+    arguments = ['benchmark', 'report', str(suite / 'tiny.yaml'), '--results', str(records)]
+    assert main(arguments) == 2
+    assert 'other values of' in capsys.readouterr().err
+    (records / 'plain-seed0.json').write_text('{')
+    assert main(arguments) == 2
+    assert 'cannot be read' in capsys.readouterr().err
+
+
+def test_unknown_rows_are_refused(suite, capsys) -> None:
+    run = command(suite, 'run', '--work', str(suite / 'work'), '--rows', 'plane')
+    assert main(['benchmark', *run]) == 2
+    assert "row 'plane' is not in the suite" in capsys.readouterr().err
