@@ -12,6 +12,7 @@ import importlib
 #: Every benchmark and what it measures.
 BENCHMARKS: dict[str, str] = {
     'raster': 'time and memory of drawing Gaussians, each way against the plain reference',
+    'overhead': 'time of a model at inference against that of its host',
 }
 
 

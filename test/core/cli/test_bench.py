@@ -111,3 +111,20 @@ def test_wrong_sizes_are_named(size: str, capsys: pytest.CaptureFixture[str]) ->
 def test_wrong_counts_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['bench', 'raster', '--repeats', '0']) == 2
     assert '--repeats 0' in capsys.readouterr().err
+
+
+def test_overhead_reports_both_models_and_their_ratio(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = 'image: {width_px: 64, height_px: 32}\nbev: {num_rows: 20, num_columns: 10}\n'
+    for name in ('maptr', 'gsmap'):
+        (tmp_path / f'{name}.yaml').write_text(f'extends: {name}_mini\n{small}')
+    host, config = str(tmp_path / 'maptr.yaml'), str(tmp_path / 'gsmap.yaml')
+    arguments = ['bench', 'overhead', '--host', host, '--config', config, '--device', 'cpu']
+    assert main([*arguments, '--repeats', '3', '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    # 48 channels: two layers of 48 x 128 and 128 x 3 weights and their biases.
+    assert report['parameters'][config] - report['parameters'][host] == 49 * 128 + 129 * 3
+    assert set(report['median_ms']) == {host, config} and report['ratio'] > 0
+    assert main([*arguments[:-4], '--config', host, '--repeats', '1']) == 2
+    assert 'give two models' in capsys.readouterr().err
