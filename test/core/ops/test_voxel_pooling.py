@@ -54,3 +54,17 @@ def test_shapes_that_do_not_belong_together_are_refused() -> None:
     probability, context, voxels = _case(torch.float32)
     with pytest.raises(ConfigError, match=r'context \(3, 3, 2\)'):
         voxel_pooling(probability, context[:, :3], voxels, 6)
+
+
+@pytest.mark.gpu
+def test_equals_the_reference_on_a_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip('no CUDA device')
+    results = []
+    for function in (voxel_pooling, voxel_pooling_reference):
+        probability, context, voxels = _case(torch.float32, torch.int32)
+        pooled = function(probability.cuda(), context.cuda(), voxels.cuda(), 9)
+        pooled.sin().sum().backward()
+        results.append((pooled.detach().cpu(), probability.grad, context.grad))
+    for fast, reference in zip(*results, strict=True):
+        torch.testing.assert_close(fast, reference, rtol=1e-5, atol=1e-6)
