@@ -5,11 +5,12 @@ PY := .venv/bin/python
 SOURCES := gsmap_core gsmap_ros launch test tools setup.py
 PYTEST := $(PY) -m pytest -q -m "not slow and not gpu" -p no:launch_testing -p no:launch_ros
 
-.PHONY: help demo test weights build setup docs lint format typecheck clean distclean
+.PHONY: help demo test test-gpu weights build setup docs lint format typecheck clean distclean
 
 help:
 	@echo 'make demo       drive through a synthetic town, map it over ROS 2, look at out/demo/'
 	@echo 'make test       linters, type checker and tests'
+	@echo 'make test-gpu   tests and timings that need a CUDA device'
 	@echo 'make build      environment and ROS 2 messages only'
 	@echo 'make weights    make the shipped checkpoint again: drives, training, scores, card'
 	@echo 'make lint       ruff and mypy     make format   ruff format'
@@ -43,6 +44,12 @@ format: setup
 
 test: lint
 	@$(PYTEST) $(ARGS)
+
+# What needs a CUDA device: the tests that carry the marker, then the kernels against their references.
+test-gpu: setup
+	@$(PY) -m pytest -q -m gpu -p no:launch_testing -p no:launch_ros $(ARGS)
+	@.venv/bin/gsmap bench raster --device cuda
+	@.venv/bin/gsmap bench overhead --device cuda
 
 docs: setup
 	@$(PY) tools/update_docs.py

@@ -111,8 +111,8 @@ def _run_one(
     suite: Suite, row: str, seed: int, work: Path, device: str, deadline: float | None
 ) -> dict[str, Any] | None:
     """Train and score one row with one seed; None where the time ran out."""
-    train = _drives(suite, work, 'train', suite.drives.train)
-    test = _drives(suite, work, 'test', suite.drives.test)
+    train = _drives(suite, work, 'train', suite.drives.train, device)
+    test = _drives(suite, work, 'test', suite.drives.test, device)
     run = _train(suite, suite.rows[row], f'{row}-seed{seed}', seed, train, work, device, deadline)
     if run is None:
         return None
@@ -138,7 +138,7 @@ def _run_one(
     }
 
 
-def _drives(suite: Suite, work: Path, part: str, towns: Towns) -> Path:
+def _drives(suite: Suite, work: Path, part: str, towns: Towns, device: str) -> Path:
     """Make the drives that are not there yet; returns their folder."""
     folder = work / 'drives' / part
     drives = suite.drives
@@ -147,6 +147,7 @@ def _drives(suite: Suite, work: Path, part: str, towns: Towns) -> Path:
         '--first-seed', str(towns.first_seed), '--towns', str(towns.towns),
         '--duration', str(drives.duration_s), '--rate', str(drives.rate_hz),
         '--width', str(drives.width_px), *(['--lidar'] if drives.lidar else []),
+        *(['--device', device] if device.startswith('cuda') else []),
     )  # fmt: skip
     return folder
 
