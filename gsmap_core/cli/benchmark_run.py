@@ -134,7 +134,8 @@ def _run_one(
         **{key: summary[key] for key in keys if key in summary},
         'turning': _turning(scored),
         'train_minutes': round(trained_s / 60.0, 2),
-        'environment': environment(),
+        # Without the command line: a record travels, the paths of its machine do not.
+        'environment': {k: v for k, v in environment().items() if k != 'command'},
     }
 
 

@@ -49,6 +49,7 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
     assert main(['benchmark', *run, '--rows', 'plain']) == 0
     record = json.loads((suite / 'records' / 'plain-seed0.json').read_text())
     assert record['settings']['steps'] == 2 and record['frames_mapped'] > 0
+    assert str(suite) not in json.dumps(record['environment'])
     assert 'reliability' not in record and record['turning']['category'] == 'boundary'
     stamp = (suite / 'records' / 'plain-seed0.json').stat().st_mtime_ns
     assert main(['benchmark', *run]) == 0
