@@ -203,7 +203,14 @@ def _gsmap(*arguments: str) -> None:
     """
     _LOGGER.info('gsmap %s', ' '.join(arguments))
     command = [sys.executable, '-m', 'gsmap_core.cli.main', *arguments]
-    code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        code = process.wait()
+    except BaseException:
+        # A training saves what it has; nothing goes on alone.
+        process.terminate()
+        process.wait()
+        raise
     if code:
         raise TrainingError(
             f'gsmap {" ".join(arguments)} ended with {code}; see its message above; what is '

@@ -10,8 +10,11 @@ import argparse
 import importlib
 import importlib.util
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import gsmap_core
 from gsmap_core.errors import GsmapError
@@ -102,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             format='%(levelname)s %(name)s: %(message)s',
             stream=sys.stderr,
         )
-        return int(importlib.import_module(module_name(args.verb)).run(args))
+        with _termination_as_interrupt():
+            return int(importlib.import_module(module_name(args.verb)).run(args))
     except GsmapError as error:
         print(f'gsmap: error: {error}', file=sys.stderr)
         logger.debug('traceback of the error above', exc_info=True)
@@ -114,6 +118,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of stdout (`| head`) has left; nobody is there to be told.
         sys.stderr.close()
         return EXIT_OK
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end a command like Ctrl-C, so that it ends the processes it has started.
+
+    A verb that stops more gently (train) sets a handler of its own.
+    """
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == '__main__':

@@ -114,7 +114,7 @@ def plan_drives(args: argparse.Namespace) -> list[DriveSpec]:
 
 def run(args: argparse.Namespace) -> int:
     """Make the drives."""
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
     from tqdm import tqdm
 
@@ -153,6 +153,9 @@ def run(args: argparse.Namespace) -> int:
                         bar.update(results[-1].num_frames)
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
+                    # What they have begun would take minutes; a drive is written whole or not.
+                    for process in active_children():
+                        process.terminate()
                     raise
     seconds = time.monotonic() - start
     _report(args, results, len(specs) - len(todo), seconds)

@@ -6,6 +6,7 @@ import argparse
 import resource
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -110,3 +111,37 @@ def test_help_answers_at_once_and_imports_nothing_heavy(repo_root: Path) -> None
         assert done.returncode == 0, done.stderr
         assert 'usage: gsmap' in done.stdout
     assert best < 0.3  # processor time: what others do on the machine does not count
+
+
+def test_a_terminated_command_ends_what_it_started(tmp_path):
+    """`synth` makes drives in other processes; SIGTERM to it must not leave them behind."""
+    code = (
+        'import sys; from gsmap_core.cli.main import main; '
+        f"sys.exit(main(['synth', '--out', {str(tmp_path)!r}, '--towns', '40', '--workers', '2', "
+        "'--duration', '20', '--width', '320']))"
+    )
+    process = subprocess.Popen([sys.executable, '-c', code], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(members(process.pid)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(members(process.pid)) >= 3
+    process.terminate()
+    assert process.wait(60) == 130
+    deadline = time.monotonic() + 30
+    while members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not members(process.pid)
+
+
+def members(session: int) -> list[int]:
+    """Return the living processes of a session."""
+    found = []
+    for entry in Path('/proc').iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / 'stat').read_text().rsplit(')', 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != 'Z':
+                found.append(int(entry.name))
+    return found
