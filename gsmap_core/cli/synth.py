@@ -1,4 +1,4 @@
-"""`gsmap synth`: makes synthetic drives with ground truth, one MCAP file each."""
+"""`gsmap synth`: makes synthetic drives with ground truth: bags, or the files of a dataset."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gsmap_core.cli.synth_drives import DriveResult
     from gsmap_core.data.synthetic.recording import DriveSpec
+
+#: Rig and camera sets per second of every layout unless others are asked for.
+DEFAULTS: dict[str, tuple[str, float]] = {
+    'bag': ('nuscenes_like', 5.0),
+    'nuscenes': ('nuscenes_like', 2.0),
+    'av2': ('av2_like', 10.0),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('--out', metavar='DIR', required=True, help='folder for the bags')
+    parser.add_argument('--out', metavar='DIR', required=True, help='folder for the drives')
     parser.add_argument('--towns', type=int, default=1, metavar='N', help='number of towns (1)')
     parser.add_argument(
         '--first-seed', type=int, default=0, metavar='S', help='seed of the first town (0)'
@@ -34,9 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='drive every route again R times: other light, offset and direction (0)',
     )
     parser.add_argument('--duration', type=float, default=20.0, help='seconds per drive (20)')
-    parser.add_argument('--rate', type=float, default=5.0, help='camera sets per second (5)')
     parser.add_argument(
-        '--rig', default='nuscenes_like', help='rig name or YAML file (nuscenes_like)'
+        '--rate', type=float, help='camera sets per second (5; nuScenes 2, Argoverse 2 10)'
+    )
+    parser.add_argument(
+        '--layout',
+        choices=tuple(DEFAULTS),
+        default='bag',
+        help='one bag a drive, or the files of a dataset (bag)',
+    )
+    parser.add_argument(
+        '--rig', help="rig name or YAML file (nuscenes_like; av2_like for Argoverse 2's layout)"
     )
     parser.add_argument(
         '--width', type=int, metavar='PX', help="width of the first camera's images (as the rig)"
@@ -47,28 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--conditions', default='mix', metavar='NAME', help='light and weather, or mix (mix)'
     )
-    parser.add_argument('--lidar', action='store_true', help='also write LiDAR sweeps')
+    parser.add_argument(
+        '--lidar',
+        action='store_true',
+        help="also write LiDAR sweeps (always in Argoverse 2's layout)",
+    )
     parser.add_argument('--device', default='cpu', help='where to render: cpu or cuda (cpu)')
     parser.add_argument('--quality', type=int, default=90, help='JPEG quality (90)')
     parser.add_argument('--workers', type=int, metavar='N', help='processes (one per core)')
     parser.add_argument('--overwrite', action='store_true', help='make existing drives again')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What a worker reports about a drive."""
-
-    name: str
-    path: str
-    num_frames: int
-    num_images: int
-    seconds: float
-    size_bytes: int
-    town_hash: str
-    trajectory_hash: str
-    ground_truth_hash: str
-    conditions: str
 
 
 def plan_drives(args: argparse.Namespace) -> list[DriveSpec]:
@@ -118,35 +121,32 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from gsmap_core.cli.synth_drives import layout_of
     from gsmap_core.rig import load_rig
 
+    rig, rate = DEFAULTS[args.layout]
+    args.rig, args.rate = args.rig or rig, rate if args.rate is None else args.rate
     specs = plan_drives(args)
     load_rig(args.rig)  # complains now rather than in every worker
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f'{spec.name}.mcap' for spec in specs]
-    todo = [
-        (spec, path)
-        for spec, path in zip(specs, paths, strict=True)
-        if args.overwrite or not path.exists()
-    ]
+    layout = layout_of(args.layout, folder, specs, args.overwrite)
+    todo = [spec for spec in specs if not layout.is_there(spec)]
     workers = min(args.workers or os.cpu_count() or 1, max(len(todo), 1))
     start = time.monotonic()
-    results: list[_Result] = []
-    bar = tqdm(total=sum(spec.num_frames for spec, _ in todo), unit='set', file=sys.stderr)
+    results: list[DriveResult] = []
+    bar = tqdm(total=sum(spec.num_frames for spec in todo), unit='set', file=sys.stderr)
     with bar:
         if workers == 1:
-            for spec, path in todo:
-                results.append(_make_drive(spec, path, args.overwrite))
+            for spec in todo:
+                results.append(layout.maker(spec)())
                 bar.update(results[-1].num_frames)
         elif todo:
             # A forked copy of a process that has used CUDA or threads cannot use them.
             with ProcessPoolExecutor(
                 workers, mp_context=get_context('spawn'), initializer=_use_one_thread
             ) as pool:
-                futures = [
-                    pool.submit(_make_drive, spec, path, args.overwrite) for spec, path in todo
-                ]
+                futures = [pool.submit(layout.maker(spec)) for spec in todo]
                 try:
                     for future in as_completed(futures):
                         results.append(future.result())
@@ -157,13 +157,14 @@ def run(args: argparse.Namespace) -> int:
                     for process in active_children():
                         process.terminate()
                     raise
+    layout.finish()
     seconds = time.monotonic() - start
     _report(args, results, len(specs) - len(todo), seconds)
     return 0
 
 
 def _report(
-    args: argparse.Namespace, results: list[_Result], skipped: int, seconds: float
+    args: argparse.Namespace, results: list[DriveResult], skipped: int, seconds: float
 ) -> None:
     """Print what was made."""
     sets, images = sum(r.num_frames for r in results), sum(r.num_images for r in results)
@@ -195,25 +196,3 @@ def _use_one_thread() -> None:
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-
-
-def _make_drive(spec: DriveSpec, path: Path, overwrite: bool) -> _Result:
-    """Render and write one drive; a drive that is cut off leaves no file under its name."""
-    from gsmap_core.data.bag import write_bag
-    from gsmap_core.data.synthetic.recording import SyntheticRecording
-
-    start = time.monotonic()
-    recording = SyntheticRecording(spec)
-    summary = write_bag(recording, path, lidar=spec.lidar, overwrite=overwrite)
-    return _Result(
-        name=spec.name,
-        path=str(path),
-        num_frames=summary.num_frames,
-        num_images=summary.num_frames * len(recording.rig),
-        seconds=round(time.monotonic() - start, 3),
-        size_bytes=summary.size_bytes,
-        town_hash=recording.metadata['town_hash'],
-        trajectory_hash=recording.trajectory_hash(),
-        ground_truth_hash=recording.ground_truth_hash(),
-        conditions=recording.conditions.name,
-    )

@@ -116,7 +116,16 @@ def _renderer_of(recording: SyntheticRecording) -> Renderer:
 
 
 def synthetic_drives(text: str) -> list[SyntheticDrive]:
-    """Make the drives that a text asks for, one per town.
+    """Make the drives that a text asks for, one per town; see `synthetic_specs`.
+
+    Raises:
+        ConfigError: the text is not of this form, or a value is not allowed.
+    """
+    return [SyntheticDrive(spec) for spec in synthetic_specs(text)]
+
+
+def synthetic_specs(text: str) -> list[DriveSpec]:
+    """Return the drives that a text asks for, one per town.
 
     Args:
         text: `synthetic:FIRST-LAST` or `synthetic:SEED`, then `,key=value` with fields of
@@ -138,7 +147,7 @@ def synthetic_drives(text: str) -> list[SyntheticDrive]:
         values[key] = _typed(value, types.get(key, 'str'), f"'{text}' {key}")
     first, last = int(found[1]), int(found[2] or found[1])
     return [
-        SyntheticDrive(build_dataclass(DriveSpec, {**values, 'town_seed': seed}, f"'{text}'"))
+        build_dataclass(DriveSpec, {**values, 'town_seed': seed}, f"'{text}'")
         for seed in range(first, last + 1)
     ]
 

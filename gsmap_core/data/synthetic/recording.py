@@ -66,6 +66,8 @@ class DriveSpec:
         lidar: also simulate a LiDAR sweep per camera set.
         device: where to render.
         jpeg_quality: 1 to 100.
+        trigger_turn_s: one turn of the imaginary trigger; the cameras of a set are up to half of
+            it apart from the first one [s].
 
     Raises:
         ConfigError: a value is outside its range; the message names it.
@@ -85,6 +87,7 @@ class DriveSpec:
     lidar: bool = False
     device: str = 'cpu'
     jpeg_quality: int = 90
+    trigger_turn_s: float = TRIGGER_TURN_S
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -98,6 +101,7 @@ class DriveSpec:
             ('variant', self.variant >= 0, '0 or more'),
             ('lateral_offset_m', abs(self.lateral_offset_m) <= 0.6, '-0.6 to 0.6'),
             ('jpeg_quality', 1 <= self.jpeg_quality <= 100, '1 to 100'),
+            ('trigger_turn_s', 0 <= self.trigger_turn_s <= 0.08, '0 to 0.08'),
         ):
             if not is_right:
                 raise ConfigError(f'drive: {name} = {getattr(self, name)}; expected {expected}')
@@ -279,7 +283,7 @@ class SyntheticRecording:
         )
         # The trigger turns clockwise seen from above: right of the reference camera comes later.
         turned = -(np.mod(yaws - yaws[0] + np.pi, 2 * np.pi) - np.pi)
-        offsets = turned / (2 * np.pi) * TRIGGER_TURN_S
+        offsets = turned / (2 * np.pi) * spec.trigger_turn_s
         dice = Dice(spec.town_seed, 60, spec.drive_seed, spec.variant)
         result = []
         for index in range(len(self)):
