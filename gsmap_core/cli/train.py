@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--backbone', metavar='FILE', help='torchvision-named ResNet weights (.safetensors, .pth)'
     )
     what.add_argument(
-        '--init', metavar='FILE', help='checkpoint of the same configuration to start from'
+        '--init',
+        metavar='FILE',
+        help='checkpoint to start from; without --config its configuration is used',
     )
     how = parser.add_argument_group('how')
     how.add_argument(
@@ -77,9 +79,10 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
 
     if args.resume:
         directory, info = _opened(args)
-    elif not args.config or not args.data:
+    elif not (args.config or args.init) or not args.data:
         raise ConfigError(
-            '--config and --data are missing; expected both, or --resume RUN_DIR to continue'
+            '--config and --data are missing; expected both (or --init instead of --config), or '
+            '--resume RUN_DIR to continue'
         )
     else:
         info = _new_info(args)
@@ -235,16 +238,24 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
         model_config_from_dict,
         read_model_values,
         read_yaml,
+        to_plain,
     )
+    from gsmap_core.models.checkpoint import read_checkpoint_config
     from gsmap_core.runtime.predictor import resolve_weights
     from gsmap_core.training.recipe import apply_overrides, recipe_from_dict
     from gsmap_core.training.run_directory import RunInfo
 
     recipe_sets, model_sets = _overrides(args)
-    model_path = config_path('models', args.config)
-    values = apply_overrides(read_model_values(args.config), model_sets)
-    model = model_config_from_dict(values, str(model_path))
-    recipe_path = _recipe_path(args.recipe, model_path.stem)
+    if args.config:
+        where, model_values = (
+            str(config_path('models', args.config)),
+            read_model_values(args.config),
+        )
+    else:
+        where = str(resolve_weights(args.init))
+        model_values = to_plain(read_checkpoint_config(where))
+    model = model_config_from_dict(apply_overrides(model_values, model_sets), where)
+    recipe_path = _recipe_path(args.recipe, model.name)
     values = {'name': recipe_path.stem, **read_yaml(recipe_path)}
     # Either length replaces the other, so that one of them can be set alone.
     chosen = {key for key, _ in recipe_sets}

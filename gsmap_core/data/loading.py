@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -21,21 +21,26 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gsmap_core.categories import category_by_name
-from gsmap_core.config import ImageConfig, ModelConfig
+from gsmap_core.config import ModelConfig
 from gsmap_core.data.augmentation import (
     AugmentationConfig,
     PreparedFrame,
     augment,
     prepare_frame,
 )
+from gsmap_core.data.batches import Batch as Batch
+from gsmap_core.data.batches import Sample as Sample
+from gsmap_core.data.batches import collate as collate
 from gsmap_core.data.drives import Drive
 from gsmap_core.data.frame_cache import FrameCache
+from gsmap_core.data.groundtruth import cut_local_map
 from gsmap_core.data.published_augmentation import distort_in_hsv
 from gsmap_core.data.sweeps import DepthTargets, pixels_from_ego
 from gsmap_core.errors import ConfigError, DataError
-from gsmap_core.images import FrameBatch, decode_width
+from gsmap_core.frame_inputs import can_bus_features, ego_from_lidar, in_order
+from gsmap_core.images import decode_width
 from gsmap_core.structures import VectorMap
-from gsmap_core.targets import MapTargets, TargetCameras, make_targets
+from gsmap_core.targets import TargetCameras, make_targets
 
 logger = logging.getLogger(__name__)
 
@@ -46,95 +51,6 @@ _MAX_REDRAWS = 20
 #: Replacements tried for one frame without elements.
 _MAX_EMPTY_REDRAWS = 200
 _BYTES_PER_GB = 1024**3
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One prepared training or validation sample.
-
-    Args:
-        pictures: (N, H, W, 3) RGB, uint8 or float32 as prepared.
-        pixels_from_ego: (N, 4, 4) float32.
-        base_from_cameras: (N, 4, 4) float32.
-        intrinsics: (N, 3, 3) float32.
-        camera_mask: (N,) bool.
-        targets: what to train towards.
-        index: position of the frame in the dataset.
-        bad_frames: indices that could not be read before this one was drawn instead.
-    """
-
-    pictures: Tensor
-    pixels_from_ego: Tensor
-    base_from_cameras: Tensor
-    intrinsics: Tensor
-    camera_mask: Tensor
-    targets: MapTargets
-    index: int
-    bad_frames: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Collated samples; pictures are normalised on the device that uses them.
-
-    Args:
-        pictures: (B, N, H, W, 3) RGB, uint8 or float32 as prepared.
-        pixels_from_ego: (B, N, 4, 4) float32.
-        base_from_cameras: (B, N, 4, 4) float32.
-        intrinsics: (B, N, 3, 3) float32.
-        camera_mask: (B, N) bool.
-        targets: B targets.
-        indices: B positions in the dataset.
-        bad_frames: indices of frames that could not be read.
-    """
-
-    pictures: Tensor
-    pixels_from_ego: Tensor
-    base_from_cameras: Tensor
-    intrinsics: Tensor
-    camera_mask: Tensor
-    targets: tuple[MapTargets, ...]
-    indices: tuple[int, ...]
-    bad_frames: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        """Return the batch size B."""
-        return len(self.pictures)
-
-    def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory; called by the loader when it feeds a GPU."""
-        return replace(
-            self,
-            pictures=self.pictures.pin_memory(),
-            pixels_from_ego=self.pixels_from_ego.pin_memory(),
-            base_from_cameras=self.base_from_cameras.pin_memory(),
-            intrinsics=self.intrinsics.pin_memory(),
-            camera_mask=self.camera_mask.pin_memory(),
-        )
-
-    def frame_batch(self, image: ImageConfig, device: torch.device | str = 'cpu') -> FrameBatch:
-        """Move to a device and normalise there.
-
-        Args:
-            image: gives mean and standard deviation.
-            device: where the model is.
-        """
-        mask = self.camera_mask.to(device, non_blocking=True)
-        # The strides of (..., H, W, 3) survive: images are channels-last without a copy.
-        pictures = self.pictures.to(device, non_blocking=True).movedim(-1, -3)
-        mean = torch.tensor(image.mean, device=device).view(3, 1, 1)
-        std = torch.tensor(image.std, device=device).view(3, 1, 1)
-        # Not in place: pictures that already are floating point belong to the batch.
-        images = (pictures.float() - mean).div_(std)
-        if not bool(self.camera_mask.all()):
-            images[~mask] = 0.0
-        return FrameBatch(
-            images=images,
-            pixels_from_ego=self.pixels_from_ego.to(device, non_blocking=True),
-            base_from_cameras=self.base_from_cameras.to(device, non_blocking=True),
-            intrinsics=self.intrinsics.to(device, non_blocking=True),
-            camera_mask=mask,
-        )
 
 
 class MapDataset(Dataset[Sample]):
@@ -177,6 +93,12 @@ class MapDataset(Dataset[Sample]):
             raise ConfigError(
                 f'augmentation.mirror is {augmentation.mirror} but the model learns one embedding '
                 'per camera, and mirroring exchanges left and right; set it to 0'
+            )
+        if augmentation is not None and augmentation.mirror and config.reference != 'ego':
+            raise ConfigError(
+                f'augmentation.mirror is {augmentation.mirror} but the model predicts in the '
+                f'{config.reference} frame, which mirroring left and right does not know; set it '
+                'to 0'
             )
         self.drives, self.config = tuple(drives), config
         self.augmentation, self.seed, self.skip_empty = augmentation, seed, skip_empty
@@ -227,10 +149,11 @@ class MapDataset(Dataset[Sample]):
         return f"drive '{drive.name}', frame {frame}, stamp {drive.stamp_ns(frame)}"
 
     def ground_truth(self, index: int) -> VectorMap:
-        """Return the elements of one frame in the ego frame; kept in memory once read.
+        """Return the elements of one frame in the model's reference frame; kept once read.
 
         Raises:
-            DataError: the frame has none, or it cannot be read.
+            DataError: the frame has none, it cannot be read, or the model's frame is the lidar's
+                and the drive does not hold its whole map or a pose to cut it anew.
         """
         found = self._maps.get(index)
         if found is None:
@@ -238,8 +161,41 @@ class MapDataset(Dataset[Sample]):
             found = self.drives[number].ground_truth(frame)
             if found is None:
                 raise DataError(f'{self.describe(index)}: has no ground truth')
+            if found.reference == 'ego' and self.config.reference == 'lidar':
+                found = self._in_lidar_frame(self.drives[number], found, self.describe(index))
             self._maps[index] = found
         return found
+
+    def _in_lidar_frame(self, drive: Drive, truth: VectorMap, where: str) -> VectorMap:
+        """Cut the map around the lidar: its range is another one than the vehicle's."""
+        whole = drive.global_map
+        if whole is None or truth.map_from_base is None:
+            missing = 'the whole map (/ground_truth/map)' if whole is None else 'a pose'
+            raise DataError(
+                f"{where}: model '{self.config.name}' learns in the lidar frame and the drive "
+                f'lacks {missing}; give drives that have it, or train in the ego frame'
+            )
+        cut = cut_local_map(
+            whole.elements,
+            truth.map_from_base @ ego_from_lidar(drive.rig, self.config),
+            self.config.range,
+            truth.stamp_ns,
+            truth.sample_id,
+            truth.scene,
+        )
+        return replace(cut, reference='lidar', map_from_base=truth.map_from_base)
+
+    def _can_bus(self, index: int, truth: VectorMap) -> Tensor | None:
+        bev = self.config.bev
+        if not (bev.can_bus and bev.can_bus_source == 'pose'):
+            return None
+        if truth.map_from_base is None:
+            raise DataError(
+                f"{self.describe(index)}: model '{self.config.name}' reads the heading and the "
+                "frame has no pose; give drives with poses, or set bev.can_bus_source to 'zeros'"
+            )
+        features = can_bus_features(truth.map_from_base, None, bev.can_bus_rest)
+        return torch.from_numpy(features).float()
 
     def prepared(
         self, index: int, change: Callable[[np.ndarray], np.ndarray] | None = None
@@ -258,6 +214,8 @@ class MapDataset(Dataset[Sample]):
             number, position = self.frames[index]
             image = self.config.image
             recorded = self.drives[number].frame(position, decode_width(image))
+            if self.config.cameras:
+                recorded = in_order(recorded, self.config.cameras)
             frame = prepare_frame(recorded, image, change)
             if self.cache:
                 self.cache.put(index, frame)
@@ -279,7 +237,9 @@ class MapDataset(Dataset[Sample]):
             )
         matrices = pixels_from_ego(frame)
         bins = None if self._depth is None else self._depth.bins(*self.frames[index], frame)
-        cameras = TargetCameras(matrices, frame.camera_mask, bins)
+        transform = self._ego_from_reference(index)
+        from_reference = matrices if transform is None else matrices @ transform.double().numpy()
+        cameras = TargetCameras(from_reference, frame.camera_mask, bins)
         return Sample(
             pictures=torch.from_numpy(np.ascontiguousarray(frame.pictures)),
             pixels_from_ego=torch.from_numpy(matrices).float(),
@@ -288,7 +248,15 @@ class MapDataset(Dataset[Sample]):
             camera_mask=torch.from_numpy(frame.camera_mask),
             targets=make_targets(ground_truth, self.config, generator, cameras),
             index=index,
+            can_bus=self._can_bus(index, ground_truth),
+            ego_from_reference=transform,
         )
+
+    def _ego_from_reference(self, index: int) -> Tensor | None:
+        if self.config.reference == 'ego':
+            return None
+        drive = self.drives[self.frames[index][0]]
+        return torch.from_numpy(ego_from_lidar(drive.rig, self.config)).float()
 
     def _is_empty(self, index: int) -> bool:
         elements = self.ground_truth(index).elements
@@ -359,32 +327,6 @@ class BadFrames:
                 f'{len(self._seen)} of {len(self._dataset)} frames are unreadable, more than '
                 f'{MAX_BAD_FRACTION:.0%} (see the log): {examples}; record these drives again'
             )
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples; rigs with fewer cameras are filled up with missing ones."""
-    num_cameras = max(len(sample.pictures) for sample in samples)
-
-    def stack(name: str) -> Tensor:
-        rows = [getattr(sample, name) for sample in samples]
-        for i, row in enumerate(rows):
-            missing = num_cameras - len(row)
-            if missing:
-                # A repeated calibration keeps the projection finite; the mask hides the camera.
-                filler = torch.zeros_like(row[:1]) if name == 'camera_mask' else row[:1]
-                rows[i] = torch.cat([row, filler.expand(missing, *row.shape[1:])])
-        return torch.stack(rows)
-
-    return Batch(
-        pictures=stack('pictures'),
-        pixels_from_ego=stack('pixels_from_ego'),
-        base_from_cameras=stack('base_from_cameras'),
-        intrinsics=stack('intrinsics'),
-        camera_mask=stack('camera_mask'),
-        targets=tuple(sample.targets for sample in samples),
-        indices=tuple(sample.index for sample in samples),
-        bad_frames=tuple(i for sample in samples for i in sample.bad_frames),
-    )
 
 
 def _init_worker(_: int) -> None:

@@ -12,6 +12,7 @@ from gsmap_core.config import ModelConfig, PoseConfig, load_official_config
 from gsmap_core.data.bag import open_bag, write_bag
 from gsmap_core.data.keyframe_json import KeyFrameRecording
 from gsmap_core.errors import DataError
+from gsmap_core.frame_inputs import can_bus_features, in_order
 from gsmap_core.geometry.transforms import (
     invert,
     transform_from_quaternion,
@@ -21,7 +22,7 @@ from gsmap_core.models.checkpoint import save_checkpoint
 from gsmap_core.models.mapper import OnlineMapper
 from gsmap_core.models.outputs import MapperOutput
 from gsmap_core.models.postprocess import to_vector_maps
-from gsmap_core.runtime.inputs import InputBuilder, can_bus_features, in_order
+from gsmap_core.runtime.inputs import InputBuilder
 from gsmap_core.runtime.predictor import Predictor
 from gsmap_core.structures import PerceptionRange, SurroundFrame
 
