@@ -1,4 +1,4 @@
-"""`gsmap info`: what is installed here, what a bag holds, how large a model is."""
+"""`gsmap info`: what is installed here, what a bag holds, how large a model is, which streets."""
 
 from __future__ import annotations
 
@@ -23,6 +23,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--config', metavar='NAME', help='a model configuration, by name or path')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
+    group = parser.add_argument_group('drives that pass the same streets')
+    group.add_argument(
+        '--traversals',
+        nargs='+',
+        metavar='PATH',
+        help='compare the routes of bags, *.poses.json files, or folders of them',
+    )
+    group.add_argument(
+        '--out', metavar='DIR', help='write report, pictures, pairs of frames and label splits'
+    )
+    group.add_argument(
+        '--iou',
+        nargs=2,
+        type=float,
+        default=(0.2, 0.8),
+        metavar=('MIN', 'MAX'),
+        help='overlap of the perception boxes of a pair, inclusive (0.2 0.8)',
+    )
+    group.add_argument(
+        '--every', type=int, default=1, metavar='N', help='look at every Nth frame (1)'
+    )
+    group.add_argument('--seed', type=int, default=0, help='of the label splits (0)')
+    group.add_argument(
+        '--workers', type=int, metavar='N', help='processes that read bags (one per core)'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,6 +58,16 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"both '{args.path}' and --config {args.config} were given; ask for one of them"
         )
+    if args.traversals:
+        from gsmap_core.cli.info_traversals import report_traversals
+
+        if args.path or args.config:
+            raise ConfigError(
+                f"--traversals and '{args.path or args.config}' were given; ask for one of them"
+            )
+        return report_traversals(args)
+    if args.out:
+        raise ConfigError('--out is for --traversals PATH...; nothing else here writes files')
     if args.config:
         report = describe_config(args.config)
     elif args.path and Path(args.path).suffix == _CHECKPOINT_SUFFIX:
