@@ -58,6 +58,8 @@ setup(
     ],
     extras_require={
         'train': ['tensorboard'],
+        # pyarrow 26 needs numpy 2 and does not say so.
+        'argoverse2': ['av2>=0.3.6', 'pyarrow<26'],
         'nuscenes': ['nuscenes-devkit==1.2.0'],
         'test': ['mcap', 'mcap-ros2-support', 'mypy', 'pytest', 'ruff', 'types-PyYAML'],
     },

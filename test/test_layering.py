@@ -44,7 +44,7 @@ ROS_PACKAGES = {
     'ament_index_python', 'message_filters',
 }  # fmt: skip
 #: Dataset devkit -> the only module that may import it.
-DEVKITS = {'nuscenes': 'data/nuscenes.py', 'av2': 'data/argoverse2.py'}
+DEVKITS = {'nuscenes': 'data/nuscenes.py', 'av2': 'data/argoverse2_devkit.py'}
 
 
 def imports_of(path: Path) -> list[tuple[str, bool]]:

@@ -112,6 +112,8 @@ install_packages() {
   local pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
   "${pip[@]}" -c constraints.txt --upgrade pip setuptools
   "${pip[@]}" -c constraints.txt "${options[@]}"
+  # All that av2 asks for is two gigabytes and another OpenCV; what is read of it needs little.
+  if [ "$group" = test ]; then "${pip[@]}" -c constraints.txt --no-deps av2; fi
   # Its advice about folder names is for authors of packages.
   PYTHONWARNINGS=ignore "${pip[@]}" --no-deps --no-build-isolation -e .
   echo "$wanted" > "$stamp"
