@@ -20,7 +20,7 @@ from gsmap_core.data.argoverse2_drive import (
 )
 from gsmap_core.data.argoverse2_log import RATES_HZ, Argoverse2Log
 from gsmap_core.data.groundtruth_argoverse2 import VARIANTS, Argoverse2TruthOptions
-from gsmap_core.errors import DataError, GsmapError
+from gsmap_core.errors import ConfigError, DataError, GsmapError
 from gsmap_core.structures import CameraRig
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     'Argoverse2TruthOptions',
     'LogProblem',
     'find_logs',
+    'published_samples',
 ]
 
 _log = logging.getLogger(__name__)
@@ -166,6 +167,36 @@ def find_logs(root: str | Path) -> list[Path]:
         f'{", ".join(_SIGNS_OF_A_LOG)} inside'
         + ('' if path.is_dir() else ': the folder does not exist')
     )
+
+
+def published_samples(
+    drives: Sequence[Argoverse2Drive], stride: int = 4
+) -> list[tuple[Argoverse2Drive, int]]:
+    """Return the samples that published numbers are of: every n-th over all drives.
+
+    The samples of all drives are sorted by stamp first, so that drives recorded at the same time
+    take turns and the steps inside one drive differ.
+
+    Args:
+        drives: all drives of the split, at 10 Hz.
+        stride: take every n-th, 4 for MapTR, MapTRv2 and MapTracker.
+
+    Returns:
+        Drive and index of the set, by stamp.
+
+    Raises:
+        ConfigError: the stride is below 1.
+
+    Source: the sample list of MapTRv2's validation.
+    """
+    if stride < 1:
+        raise ConfigError(f'stride {stride}; expected 1 or more')
+    samples = [
+        (drive.stamp_ns(index), number, index)
+        for number, drive in enumerate(drives)
+        for index in range(len(drive))
+    ]
+    return [(drives[number], index) for _, number, index in sorted(samples)[::stride]]
 
 
 def _is_log(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from gsmap_core.data.argoverse2 import (
     Argoverse2Log,
     Argoverse2Options,
     Argoverse2TruthOptions,
+    published_samples,
 )
 from gsmap_core.data.bag import open_bag, write_bag
 from gsmap_core.data.drives import Drive, Recording
@@ -326,6 +327,19 @@ def test_the_devkit_is_asked_for_by_name(whole, monkeypatch):
 def test_heavy_parts_of_the_devkit_stay_out(whole):
     drive_of(whole).ground_truth(0)
     assert not {'kornia', 'polars', 'numba', 'pyproj', 'av'} & set(sys.modules)
+
+
+def test_published_samples_are_taken_over_all_drives_by_stamp(root):
+    shutil.copytree(root / 'val' / LOG_ID, root / 'train' / 'other')
+    drives = list(Argoverse2Dataset(root))
+    assert [drive.name for drive in drives] == ['other', LOG_ID]
+    # 22 samples at 11 moments, both drives at each: every third alternates between them.
+    chosen = published_samples(drives, 3)
+    assert [(drives.index(drive), index) for drive, index in chosen] == [
+        (0, 0), (1, 1), (0, 3), (1, 4), (0, 6), (1, 7), (0, 9), (1, 10),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match='stride 0'):
+        published_samples(drives, 0)
 
 
 def test_unknown_rate():
