@@ -43,6 +43,7 @@ def numbers(
     metrics: list[dict[str, Any]],
     test: dict[str, Any],
     baseline: dict[str, Any],
+    environment: dict[str, Any],
 ) -> str:
     """Return the measured part of the card."""
     curve = [row for row in metrics if 'chamfer_map' in row]
@@ -56,8 +57,9 @@ def numbers(
         f'| Towns tested on | {test["drives"]} drives, {test["frames_mapped"]} camera sets |',
         f'| Steps | {metadata["step"]} of {metadata["total_steps"]}, '
         f'batch {recipe["batch_size"]}, {recipe["precision"]} |',
-        f'| Time | {float(metadata["trained_s"]) / 3600:.2f} h on two CPU cores |',
+        f'| Time | {float(metadata["trained_s"]) / 3600:.2f} h on {_machine(environment)} |',
         f'| Seed | {metadata["seed"]} |',
+        f'| Started from | {metadata["initial_weights"]} |',
         f'| Pretrained backbone | {metadata["pretrained_backbone"]} |',
         '',
         'Chamfer AP as a fraction, mean over 0.5, 1.0 and 1.5 m; ego frame, x from -30 to 30 m, '
@@ -77,6 +79,12 @@ def numbers(
         cells = [row['chamfer_map'], *(row['ap'][key] for key in CATEGORIES)]
         lines.append(f'| {row["step"]} | ' + ' | '.join(f'{cell:.3f}' for cell in cells) + ' |')
     return '\n'.join(lines)
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    if environment.get('gpu'):
+        return str(environment['gpu'])
+    return f'{environment["torch_threads"]} of {environment["cpu_count"]} CPU cores'
 
 
 def draw_curve(metrics: list[dict[str, Any]], path: Path) -> None:
@@ -119,7 +127,8 @@ def main() -> int:
     text = card.read_text(encoding='utf-8')
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
-    body = numbers(metadata, metrics, test, baseline)
+    environment = json.loads((args.run / 'environment.json').read_text(encoding='utf-8'))
+    body = numbers(metadata, metrics, test, baseline, environment)
     card.write_text(f'{before}{BEGIN}\n{body}\n{END}{after}', encoding='utf-8')
     print(f'wrote {card} and {picture}')
     return 0
