@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gsmap_core.cli.info_dataset import add_dataset_arguments
+
 _CHECKPOINT_SUFFIX = '.safetensors'
 #: A pause this many times the usual distance of a topic's messages is listed as a gap.
 _GAP_FACTOR = 2.5
@@ -18,11 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'path',
         nargs='?',
-        metavar='BAG|CHECKPOINT',
-        help='a bag or a .safetensors file; none: the machine',
+        metavar='BAG|CHECKPOINT|DATASET',
+        help='a bag, a .safetensors file or a nuScenes folder; with --splits also a folder of '
+        'bags; none: the machine',
     )
     parser.add_argument('--config', metavar='NAME', help='a model configuration, by name or path')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
+    add_dataset_arguments(parser)
     group = parser.add_argument_group('drives that pass the same streets')
     group.add_argument(
         '--traversals',
@@ -52,8 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is known."""
+    from gsmap_core.cli.info_dataset import describe_bags, describe_nuscenes, is_nuscenes
     from gsmap_core.errors import ConfigError
 
+    if args.splits and not args.path:
+        raise ConfigError('--splits needs a nuScenes folder or a folder of bags')
     if args.path and args.config:
         raise ConfigError(
             f"both '{args.path}' and --config {args.config} were given; ask for one of them"
@@ -72,10 +79,17 @@ def run(args: argparse.Namespace) -> int:
         report = describe_config(args.config)
     elif args.path and Path(args.path).suffix == _CHECKPOINT_SUFFIX:
         report = describe_checkpoint(Path(args.path))
+    elif args.path and is_nuscenes(Path(args.path)):
+        report = describe_nuscenes(Path(args.path), args.version, args.splits or ())
+    elif args.splits:
+        report = describe_bags(Path(args.path), args.splits, args.workers)
     elif args.path:
         report = describe_bag(Path(args.path))
     else:
         report = describe_machine()
+    if not args.list and not args.json:
+        for split in report.get('splits', {}).values():
+            del split['names']
     print(json.dumps(report) if args.json else _as_markdown(report))
     return 0
 

@@ -20,7 +20,7 @@ from gsmap_core.data.groundtruth_variants import (
     build_elements,
     build_local_map,
 )
-from gsmap_core.data.nuscenes_devkit import find_version, open_tables
+from gsmap_core.data.nuscenes_devkit import find_version, open_tables, split_scenes
 from gsmap_core.data.nuscenes_map import load_layers
 from gsmap_core.data.nuscenes_tables import (
     RATES,
@@ -30,6 +30,7 @@ from gsmap_core.data.nuscenes_tables import (
     check_scene_names,
     read_scenes,
 )
+from gsmap_core.data.splits import DriveArea, Split, drive_area
 from gsmap_core.errors import ConfigError, DataError, TransformError
 from gsmap_core.geometry.transforms import invert, transform_points
 from gsmap_core.structures import (
@@ -47,6 +48,8 @@ LICENCE_NOTICE = (
     'apply to converted bags as well: non-commercial use only, do not publish them'
 )
 _LIDAR_COLUMNS = 5  # x, y, z, intensity, ring
+#: Training scenes that StreamMapNet and MapTracker leave out.
+STREAMMAPNET_LEFT_OUT: tuple[str, ...] = ('scene-0499', 'scene-0502', 'scene-0515', 'scene-0517')
 #: The whole map of a drive reaches this far beyond its poses [m].
 _MAP_MARGIN_M = 60.0
 
@@ -106,6 +109,25 @@ class NuScenesDataset:
     def names(self) -> tuple[str, ...]:
         """Names of the drives."""
         return tuple(scene.name for scene in self._scenes)
+
+    def original_split(self) -> Split:
+        """Return the official lists, restricted to the scenes that are there.
+
+        Versions whose name begins with `v1.0-mini` have lists of their own.
+        """
+        lists = split_scenes()
+        prefix = 'mini_' if self.version.startswith('v1.0-mini') else ''
+        test = () if prefix else lists['test']
+        whole = Split('original', lists[f'{prefix}train'], lists[f'{prefix}val'], test)
+        return whole.restricted(self.names)[0]
+
+    def areas(self, extent: PerceptionRange | None = None) -> list[DriveArea]:
+        """Return what the drives perceive, in the frames of their cities.
+
+        Args:
+            extent: ego frame [m]; None: 60 m x 30 m.
+        """
+        return [drive_area(d.name, d.location, d.city_poses, extent) for d in self]
 
     def drive(self, name: str) -> NuScenesDrive:
         """Return one drive.
@@ -252,7 +274,9 @@ class NuScenesDrive:
         chosen = self._scene.sets[index]
         map_from_base = self.map_from_base(chosen.stamp_ns)
         images: list[ImageArray | None] = []
-        cameras, stamps, extrinsics = [], [], []
+        cameras: list[Camera] = []
+        stamps: list[int | None] = []
+        extrinsics: list[FloatArray] = []
         for camera, image in self._files(chosen):
             if image is None:
                 images.append(None)

@@ -11,7 +11,7 @@ from helpers import tiny_nuscenes as tiny
 from gsmap_core.data.bag import open_bag, write_bag
 from gsmap_core.data.drives import Drive, Recording
 from gsmap_core.data.groundtruth_variants import GroundTruthOptions
-from gsmap_core.data.nuscenes import NuScenesDataset
+from gsmap_core.data.nuscenes import STREAMMAPNET_LEFT_OUT, NuScenesDataset
 from gsmap_core.errors import ConfigError, DataError, EnvironmentProblemError
 
 pytest.importorskip('nuscenes', reason='nuscenes-devkit is not installed')
@@ -230,6 +230,20 @@ def test_unusable_map_records_are_listed(own_root):
         assert any(f"'{token}'" in problem for problem in layers.problems)
 
 
+def test_official_lists(root, tmp_path):
+    """The tiny scene is called like one of the official training scenes in a full version."""
+    other = tiny.write_dataset(tmp_path / 'full', 'v1.0-trainval', 'scene-0499')
+    dataset = NuScenesDataset(other)
+    split = dataset.original_split()
+    assert (split.train, split.val, split.test) == (('scene-0499',), (), ())
+    without = split.without(STREAMMAPNET_LEFT_OUT)
+    assert (without.train, without.left_out) == ((), ('scene-0499',))
+    assert NuScenesDataset(root).original_split().train == ()  # unknown to the lists of mini
+    (area,) = dataset.areas()
+    assert (area.place, area.num_frames) == (tiny.LOCATION, 2)
+    assert area.area.bounds == pytest.approx((370, 285, 432, 315))
+
+
 @pytest.mark.data
 def test_real_key_frames(data_dir):
     dataset = NuScenesDataset(
@@ -247,6 +261,19 @@ def test_real_key_frames(data_dir):
     # The road is at height 0 of the ego frame.
     near = points[np.linalg.norm(points[:, :2], axis=1) < 15.0]
     assert abs(np.median(near[:, 2][near[:, 2] < 0.5])) < 0.2
+
+
+@pytest.mark.data
+def test_official_lists_of_the_real_scenes(data_dir):
+    split = NuScenesDataset(data_dir / 'nuscenes', 'v1.0-mini-meta').original_split()
+    assert sorted(split.train + split.val) == [
+        'scene-0061',
+        'scene-0103',
+        'scene-0553',
+        'scene-0796',
+        'scene-1077',
+    ]
+    assert split.val == ('scene-0103',)
 
 
 @pytest.mark.data
