@@ -52,8 +52,9 @@ class Reliability:
         sigma_m: root mean square of the predicted lateral sigmas [m].
         error_m: root mean square of the lateral errors [m].
         coverage: share of the vertices within that many sigmas.
-        sigma_factor: what the sigmas would have to be multiplied with so that the normalised
-            errors have a root mean square of 1; above 1: over-confident.
+        sigma_factor: what the sigmas would have to be multiplied with so that as many errors lie
+            within one of them as of a normal distribution (68.3 %); above 1: over-confident. A
+            few vertices that are far off do not move it, as they would a root mean square.
         bins: vertices in groups of about equal size, by rising sigma.
     """
 
@@ -144,7 +145,7 @@ def measure(errors: npt.ArrayLike, sigmas: npt.ArrayLike) -> Reliability:
         sigma_m=rms(sigma),
         error_m=rms(error),
         coverage={k: float(np.mean(ratio <= k)) for k in SIGMAS},
-        sigma_factor=rms(ratio),
+        sigma_factor=float(np.quantile(ratio, expected_coverage(1.0))),
         bins=tuple(ReliabilityBin(rms(sigma[g]), rms(error[g]), len(g)) for g in groups),
     )
 
