@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'path',
         nargs='?',
         metavar='BAG|CHECKPOINT|DATASET',
-        help='a bag, a .safetensors file or a nuScenes folder; with --splits also a folder of '
-        'bags; none: the machine',
+        help='a bag, a .safetensors file, a nuScenes or Argoverse 2 folder; with --splits also '
+        'a folder of bags; none: the machine',
     )
     parser.add_argument('--config', metavar='NAME', help='a model configuration, by name or path')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
@@ -56,11 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is known."""
-    from gsmap_core.cli.info_dataset import describe_bags, describe_nuscenes, is_nuscenes
+    from gsmap_core.cli import info_dataset
     from gsmap_core.errors import ConfigError
 
     if args.splits and not args.path:
-        raise ConfigError('--splits needs a nuScenes folder or a folder of bags')
+        raise ConfigError('--splits needs the folder of a dataset or of bags')
     if args.path and args.config:
         raise ConfigError(
             f"both '{args.path}' and --config {args.config} were given; ask for one of them"
@@ -79,10 +79,12 @@ def run(args: argparse.Namespace) -> int:
         report = describe_config(args.config)
     elif args.path and Path(args.path).suffix == _CHECKPOINT_SUFFIX:
         report = describe_checkpoint(Path(args.path))
-    elif args.path and is_nuscenes(Path(args.path)):
-        report = describe_nuscenes(Path(args.path), args.version, args.splits or ())
+    elif args.path and info_dataset.is_nuscenes(Path(args.path)):
+        report = info_dataset.describe_nuscenes(Path(args.path), args.version, args.splits or ())
+    elif args.path and info_dataset.is_argoverse2(Path(args.path)):
+        report = info_dataset.describe_argoverse2(Path(args.path), args.splits or ())
     elif args.splits:
-        report = describe_bags(Path(args.path), args.splits, args.workers)
+        report = info_dataset.describe_bags(Path(args.path), args.splits, args.workers)
     elif args.path:
         report = describe_bag(Path(args.path))
     else:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsmap_core.errors import ConfigError
+from gsmap_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from gsmap_core.data.splits import DriveArea, Split
@@ -40,6 +40,16 @@ def is_nuscenes(path: Path) -> bool:
     return path.is_dir() and any(path.glob('v*/scene.json'))
 
 
+def is_argoverse2(path: Path) -> bool:
+    """Return whether a folder is an Argoverse 2 log or holds logs."""
+    from gsmap_core.data.argoverse2 import find_logs
+
+    try:
+        return bool(find_logs(path))
+    except DataError:
+        return False
+
+
 def describe_nuscenes(root: Path, version: str | None, splits: Sequence[str]) -> dict[str, Any]:
     """Return scenes, cities, what is missing, and splits of a nuScenes folder.
 
@@ -50,35 +60,72 @@ def describe_nuscenes(root: Path, version: str | None, splits: Sequence[str]) ->
     from gsmap_core.data.nuscenes import NuScenesDataset
 
     dataset = NuScenesDataset(root, version)
-    incomplete, missing, frames = [], 0, 0
-    for drive in dataset:
+    drives = list(dataset)
+    report = {
+        'dataset': 'nuScenes',
+        'folder': str(dataset.root),
+        'version': dataset.version,
+        **_describe_drives(drives),
+    }
+    report['maps'] = {
+        place: 'there' if (path := _map_path(dataset.root, place)).is_file() else f'no {path}'
+        for place in report['cities']
+    }
+    report['problems'] = [*dataset.problems, *(p for drive in drives for p in drive.problems)]
+    if splits:
+        report['splits'] = describe_splits(_areas(drives), splits, dataset.original_split())
+    return report
+
+
+def describe_argoverse2(root: Path, splits: Sequence[str]) -> dict[str, Any]:
+    """Return logs, cities, what is missing, and splits of an Argoverse 2 folder.
+
+    Raises:
+        DataError: there is no log.
+        EnvironmentProblemError: av2 is not installed.
+    """
+    from gsmap_core.data.argoverse2 import Argoverse2Dataset
+    from gsmap_core.data.splits import PARTS, Split
+
+    dataset = Argoverse2Dataset(root)
+    drives = list(dataset)
+    report = {
+        'dataset': 'Argoverse 2',
+        'folder': str(dataset.root),
+        **_describe_drives(drives),
+        'problems': [f'{problem.log}: {problem.reason}' for problem in dataset.problems],
+    }
+    if splits:
+        usable = {drive.name for drive in drives}
+        lists = dataset.split_lists()
+        original = Split('original', *(lists.get(part, ()) for part in PARTS))
+        report['splits'] = describe_splits(_areas(drives), splits, original.restricted(usable)[0])
+    return report
+
+
+def _describe_drives(drives: Sequence[Any]) -> dict[str, Any]:
+    """Return counts of drives, camera sets, cities and missing images."""
+    incomplete, missing = [], 0
+    for drive in drives:
         lost = [len(drive.missing_images(index)) for index in range(len(drive))]
-        frames += len(drive)
         missing += sum(lost)
         if any(lost):
             count = sum(value > 0 for value in lost)
             incomplete.append({'drive': drive.name, 'incomplete_sets': f'{count} of {len(drive)}'})
-    places = Counter(drive.location for drive in dataset)
-    maps = {
-        place: 'there' if (path := _map_path(dataset.root, place)).is_file() else f'no {path}'
-        for place in sorted(places)
-    }
-    report: dict[str, Any] = {
-        'dataset': 'nuScenes',
-        'folder': str(dataset.root),
-        'version': dataset.version,
-        'drives': len(dataset),
-        'annotated_samples': frames,
-        'cities': dict(sorted(places.items())),
-        'maps': maps,
+    return {
+        'drives': len(drives),
+        'camera_sets': sum(len(drive) for drive in drives),
+        'cities': dict(sorted(Counter(drive.location for drive in drives).items())),
         'missing_images': missing,
+        'incomplete_drives': len(incomplete),
         'incomplete': incomplete[:_MAX_LISTED],
-        'problems': [*dataset.problems, *(p for drive in dataset for p in drive.problems)],
     }
-    if splits:
-        original = dataset.original_split()
-        report['splits'] = describe_splits(dataset.areas(), splits, original)
-    return report
+
+
+def _areas(drives: Sequence[Any]) -> list[DriveArea]:
+    from gsmap_core.data.splits import drive_area
+
+    return [drive_area(drive.name, drive.location, drive.city_poses) for drive in drives]
 
 
 def describe_bags(

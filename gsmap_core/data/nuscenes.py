@@ -30,7 +30,7 @@ from gsmap_core.data.nuscenes_tables import (
     check_scene_names,
     read_scenes,
 )
-from gsmap_core.data.splits import DriveArea, Split, drive_area
+from gsmap_core.data.splits import Split
 from gsmap_core.errors import ConfigError, DataError, TransformError
 from gsmap_core.geometry.transforms import invert, transform_points
 from gsmap_core.structures import (
@@ -121,14 +121,6 @@ class NuScenesDataset:
         whole = Split('original', lists[f'{prefix}train'], lists[f'{prefix}val'], test)
         return whole.restricted(self.names)[0]
 
-    def areas(self, extent: PerceptionRange | None = None) -> list[DriveArea]:
-        """Return what the drives perceive, in the frames of their cities.
-
-        Args:
-            extent: ego frame [m]; None: 60 m x 30 m.
-        """
-        return [drive_area(d.name, d.location, d.city_poses, extent) for d in self]
-
     def drive(self, name: str) -> NuScenesDrive:
         """Return one drive.
 
@@ -185,6 +177,11 @@ class NuScenesDrive:
     def problems(self) -> tuple[str, ...]:
         """Samples that were left out, with the reason."""
         return self._scene.problems
+
+    @property
+    def map_problems(self) -> tuple[str, ...]:
+        """Records of the city's map that cannot be used, with the reason."""
+        return load_layers(self._root, self.location).problems
 
     @property
     def poses(self) -> list[PoseSample]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import shapely
 from gsmap_core.data.nuscenes_devkit import lane_polyline, open_map
 from gsmap_core.data.vector_layers import Layer, VectorLayers
 
+_log = logging.getLogger(__name__)
 #: Distance of the points of centre lines [m].
 _LANE_STEP_M = 0.5
 
@@ -43,7 +45,7 @@ def load_layers(root: Path, location: str) -> VectorLayers:
         return _read(layer, records, city.extract_polygon, problems)
 
     centerlines, successors = _read_lanes(city)
-    return VectorLayers(
+    layers = VectorLayers(
         place=location,
         # The order of the layers is that of the elements in the published ground truth.
         dividers=Layer(lines('road_divider') + lines('lane_divider')),
@@ -53,6 +55,15 @@ def load_layers(root: Path, location: str) -> VectorLayers:
         successors=successors,
         problems=tuple(problems),
     )
+    if problems:
+        _log.warning(
+            "map '%s' of '%s': %d records cannot be used and are left out; the first: %s",
+            location,
+            root,
+            len(problems),
+            problems[0],
+        )
+    return layers
 
 
 def _read(

@@ -20,7 +20,7 @@ def test_a_nuscenes_folder_is_described(root, capsys):
     (root / 'maps' / 'expansion' / f'{tiny.LOCATION}.json').unlink()
     assert main(['info', str(root), '--json']) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report['version'], report['drives'], report['annotated_samples']) == (
+    assert (report['version'], report['drives'], report['camera_sets']) == (
         'v1.0-mini',
         1,
         2,
@@ -61,3 +61,16 @@ def test_splits_of_a_folder_of_bags(root, tmp_path, capsys):
     assert 'no official lists' in capsys.readouterr().err
     assert main(['info', '--splits', 'geographic']) != 0
     assert '--splits needs' in capsys.readouterr().err
+
+
+@pytest.mark.data
+def test_an_argoverse2_folder_is_described(data_dir, capsys):
+    pytest.importorskip('av2')
+    argv = ['info', str(data_dir / 'av2'), '--splits', 'original', 'geographic', '--json']
+    assert main(argv) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report['dataset'], report['drives']) == ('Argoverse 2', 2)
+    assert len(report['cities']) == 2
+    assert report['incomplete_drives'] == 2  # these pieces have no images
+    assert report['splits']['original']['val'].startswith('2 drives')
+    assert report['splits']['geographic']['val_area_seen_in_train_percent'] == 0.0
