@@ -6,7 +6,7 @@ and `distance.py`):
 - `maptr`: both sides resampled to 100 points; a pair counts only if the two lines, widened by 2 m
   on either side, touch.
 - `maptr_v2`: the same, but a prediction that already has exactly 100 vertices is taken as it is.
-- `streammapnet`: 200 points, no proximity gate.
+- `streammapnet`: 200 points, no proximity gate, ground truth simplified by 0.2 m.
 
 In all of them: distance = mean of the two directed mean nearest-point distances, in the plane (or
 in space, for models that predict heights: MapTRv2 on Argoverse 2; lines are sampled and gated in
@@ -26,60 +26,25 @@ import numpy as np
 import numpy.typing as npt
 
 from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
-from gsmap_core.errors import ConfigError, DataError
-from gsmap_core.evaluation.frames import FrameLog, pair_frames, range_dict
+from gsmap_core.errors import ConfigError
+from gsmap_core.evaluation.frames import FrameLog, frame_key, pair_frames, range_dict
 from gsmap_core.evaluation.matching import (
     BoolArray,
     average_precision,
     chamfer_distances,
     match_predictions,
-    pool_by_score,
     sample_lines,
 )
-from gsmap_core.geometry.polylines import resample_polyline
-from gsmap_core.structures import FloatArray, MapElement, PerceptionRange, VectorMap
-
-DEFAULT_THRESHOLDS_M: tuple[float, ...] = (0.5, 1.0, 1.5)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How one published evaluator treats lines.
-
-    Args:
-        name: what reports call it.
-        num_points: samples per line.
-        gate_m: half width of the band around either line that must touch [m]; None: no gate.
-        keep_sampled_predictions: a prediction that has `num_points` vertices already is not
-            resampled.
-        dtype: precision in which the AP is returned.
-    """
-
-    name: str
-    num_points: int
-    gate_m: float | None
-    keep_sampled_predictions: bool = False
-    dtype: Literal['float32', 'float64'] = 'float64'
-
-
-PROTOCOLS: dict[str, Protocol] = {
-    'maptr': Protocol('maptr', 100, 2.0, dtype='float32'),
-    'maptr_v2': Protocol('maptr_v2', 100, 2.0, keep_sampled_predictions=True, dtype='float32'),
-    'streammapnet': Protocol('streammapnet', 200, None),
-}
-
-
-def protocol_by_name(name: str) -> Protocol:
-    """Return a protocol.
-
-    Raises:
-        ConfigError: no protocol has that name.
-    """
-    if name not in PROTOCOLS:
-        raise ConfigError(
-            f"protocol '{name}': unknown; expected one of {', '.join(sorted(PROTOCOLS))}"
-        )
-    return PROTOCOLS[name]
+from gsmap_core.evaluation.pool import MatchPool, tables_of
+from gsmap_core.evaluation.protocols import (
+    DEFAULT_THRESHOLDS_M,
+    Protocol,
+    check_thresholds,
+    line_of,
+    protocol_by_name,
+    simplified,
+)
+from gsmap_core.structures import FloatArray, PerceptionRange, VectorMap
 
 
 @dataclass(frozen=True)
@@ -166,16 +131,6 @@ class ChamferResult:
 
 
 @dataclass
-class _Record:
-    """What is kept of one category in one frame."""
-
-    scene: str
-    scores: FloatArray
-    true_positives: BoolArray
-    num_ground_truth: int
-
-
-@dataclass
 class ChamferEvaluator:
     """Collects frames one by one and gives the average precision of all of them, or of one scene.
 
@@ -184,6 +139,8 @@ class ChamferEvaluator:
         thresholds_m: chamfer distances up to which a prediction is right [m].
         protocol: `maptr`, `maptr_v2` or `streammapnet`.
         num_dims: 2: distances in the plane; 3: in space, and every element needs heights.
+        simplify_m: thins out the ground truth of maps [m], 0: not at all; None: as the protocol
+            does.
 
     Raises:
         ConfigError: a category or the protocol is unknown, there is no threshold, or no such
@@ -194,24 +151,23 @@ class ChamferEvaluator:
     thresholds_m: tuple[float, ...] = DEFAULT_THRESHOLDS_M
     protocol: str = 'maptr'
     num_dims: int = 2
+    simplify_m: float | None = None
     _rules: Protocol = field(init=False, repr=False)
-    _records: dict[str, list[_Record]] = field(init=False, repr=False)
+    _pool: MatchPool = field(init=False, repr=False)
     _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
         self.categories = tuple(self.categories)
-        self.thresholds_m = tuple(float(value) for value in self.thresholds_m)
-        if not self.thresholds_m or not all(value > 0 for value in self.thresholds_m):
-            raise ConfigError(
-                f'thresholds {list(self.thresholds_m)} m; expected one or more positive numbers'
-            )
+        self.thresholds_m = check_thresholds(self.thresholds_m)
         if self.num_dims not in (2, 3):
             raise ConfigError(f'num_dims {self.num_dims}; expected 2 or 3')
         for name in self.categories:
             category_by_name(name)
         self._rules = protocol_by_name(self.protocol)
-        self._records = {name: [] for name in self.categories}
+        self._pool = MatchPool(self.categories, len(self.thresholds_m))
+        if self.simplify_m is None:
+            self.simplify_m = self._rules.simplify_m
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -225,16 +181,20 @@ class ChamferEvaluator:
             DataError: the two maps have different references or ranges, a predicted element has no
                 score, or one has no heights where they are needed.
         """
-        scene = self._frames.add(prediction, ground_truth)
+        scene, key = self._frames.add(prediction, ground_truth), frame_key(ground_truth)
         for name in self.categories:
             category = category_by_name(name).id
             predicted = prediction.of_category(category)
             self.add_lines(
                 name,
-                [self._line(element) for element in predicted],
+                [line_of(element, self.num_dims) for element in predicted],
                 [element.score or 0.0 for element in predicted],
-                [self._line(element) for element in ground_truth.of_category(category)],
+                [
+                    simplified(line_of(element, self.num_dims), self.simplify_m or 0.0)
+                    for element in ground_truth.of_category(category)
+                ],
                 scene=scene,
+                frame=key,
             )
 
     def add_lines(
@@ -244,6 +204,7 @@ class ChamferEvaluator:
         scores: Sequence[float],
         ground_truth: Sequence[npt.ArrayLike],
         scene: str = '',
+        frame: str = '',
     ) -> BoolArray:
         """Match one category of one frame given as plain lines; call once per category and frame.
 
@@ -253,8 +214,9 @@ class ChamferEvaluator:
                 vertex; lines with fewer than two vertices are dropped, as the published
                 evaluators do.
             scores: confidence of each prediction.
-            ground_truth: (V, D) vertices each [m], V >= 2.
+            ground_truth: (V, D) vertices each [m], V >= 2; not thinned out here.
             scene: the frame's scene.
+            frame: what the frame is called.
 
         Returns:
             (T, M) bool: which of the predictions that were kept are right at each threshold.
@@ -262,17 +224,11 @@ class ChamferEvaluator:
         kept = [i for i, line in enumerate(predictions) if len(np.asarray(line)) >= 2]
         rules = self._rules
         lines = [np.asarray(predictions[i], dtype=np.float64) for i in kept]
+        sampled = sample_lines(lines, rules.num_points, self.num_dims)
         if rules.keep_sampled_predictions:
-            lines = [
-                line
-                if len(line) == rules.num_points
-                else resample_polyline(line, rules.num_points, 2)
-                for line in lines
-            ]
-            empty = np.zeros((0, rules.num_points, self.num_dims))
-            sampled = np.stack(lines) if lines else empty
-        else:
-            sampled = sample_lines(lines, rules.num_points, self.num_dims)
+            for target, line in zip(sampled, lines, strict=True):
+                if len(line) == rules.num_points:
+                    target[:] = line
         kept_scores = np.array([scores[i] for i in kept], dtype=np.float64)
         distances = chamfer_distances(
             sampled,
@@ -281,25 +237,21 @@ class ChamferEvaluator:
             max_distance_m=max(self.thresholds_m),
         )
         matched = match_predictions(distances, kept_scores, self.thresholds_m)
-        # Pooled sorting is stable: predictions of one frame enter in the order in which they were
-        # matched.
-        order = np.argsort(-kept_scores, kind='stable')
-        self._records[category].append(
-            _Record(scene, kept_scores[order], matched[:, order], len(ground_truth))
-        )
+        self._pool.add(category, kept_scores, matched, len(ground_truth), scene, frame)
         return matched
 
-    def _line(self, element: MapElement) -> FloatArray:
-        """Return (V, D) vertices; a ring repeats its first one."""
-        if self.num_dims == 2:
-            return element.loop_xy()
-        if not element.has_z:
-            raise DataError(
-                f"an element '{element.category_name}' has no heights; expected x, y, z vertices, "
-                'or evaluate in two dimensions'
-            )
-        vertices = element.vertices
-        return np.concatenate([vertices, vertices[:1]]) if element.closed else vertices
+    def merge(self, other: ChamferEvaluator) -> None:
+        """Append the frames of an evaluator with the same settings; they follow those here.
+
+        Raises:
+            DataError: its frames have another reference or range.
+        """
+        self._frames.merge(other._frames)
+        self._pool.merge(other._pool)
+
+    def frame_scores(self) -> list[tuple[str, str, float]]:
+        """Return scene, frame and AP of every frame that has ground truth."""
+        return list(self._pool.frame_scores())
 
     def result(self, scene: str | None = None) -> ChamferResult:
         """Return the average precision over the frames added so far.
@@ -307,28 +259,10 @@ class ChamferEvaluator:
         Args:
             scene: only the frames of this scene; None: all.
         """
-        ap: dict[str, dict[float, float]] = {}
-        recall: dict[str, dict[float, float]] = {}
-        found: dict[str, dict[float, int]] = {}
-        num_ground_truth: dict[str, int] = {}
-        num_predictions: dict[str, int] = {}
-        for name in self.categories:
-            flags, total = self._pooled(name, scene)
-            ap[name], recall[name], found[name] = {}, {}, {}
-            num_ground_truth[name], num_predictions[name] = total, flags.shape[1]
-            for threshold, row in zip(self.thresholds_m, flags, strict=True):
-                area, curve, _ = average_precision(row, total)
-                ap[name][threshold] = float(np.dtype(self._rules.dtype).type(area))
-                recall[name][threshold] = float(curve[-1]) if len(curve) else 0.0
-                found[name][threshold] = int(row.sum())
         return ChamferResult(
             protocol=self.protocol,
             thresholds_m=self.thresholds_m,
-            ap=ap,
-            recall=recall,
-            num_ground_truth=num_ground_truth,
-            num_predictions=num_predictions,
-            num_true_positives=found,
+            **tables_of(self._pool, self.thresholds_m, scene, self._rules.dtype),
             num_frames=self._frames.count(scene),
             reference=self._frames.reference,
             range=self._frames.range,
@@ -337,21 +271,11 @@ class ChamferEvaluator:
 
     def curve(self, category: str, threshold_m: float) -> tuple[FloatArray, FloatArray]:
         """Return (M,) recall and (M,) precision of one category at one of the thresholds."""
-        flags, total = self._pooled(category, None)
+        flags, total = self._pool.pooled(category)
         _, recall, precision = average_precision(
             flags[self.thresholds_m.index(threshold_m)], total
         )
         return recall, precision
-
-    def _pooled(self, category: str, scene: str | None) -> tuple[BoolArray, int]:
-        """Return (T, M) matches of all predictions in falling score order, and the total truth."""
-        records = [r for r in self._records[category] if scene is None or r.scene == scene]
-        flags = pool_by_score(
-            [record.scores for record in records],
-            [record.true_positives for record in records],
-            len(self.thresholds_m),
-        )
-        return flags, sum(record.num_ground_truth for record in records)
 
 
 def chamfer_average_precision(

@@ -59,6 +59,24 @@ class FrameLog:
         self._counts[scene] += 1
         return scene
 
+    def merge(self, other: FrameLog) -> None:
+        """Count the frames of another log as well.
+
+        Raises:
+            DataError: they have another reference or range.
+        """
+        if other.range is None:
+            return
+        if self.range is None:
+            self.range, self.reference = other.range, other.reference
+        elif self.reference != other.reference or not _same_range(self.range, other.range):
+            raise DataError(
+                f"scene '{next(iter(other.scenes), '')}': '{other.reference}', {other.range} "
+                f"differs from the frames before ('{self.reference}', {self.range}); expected one "
+                'reference and range in one evaluation'
+            )
+        self._counts.update(other._counts)
+
     def _check(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         where = f"frame '{frame_key(ground_truth)}'"
         if prediction.reference != ground_truth.reference:

@@ -7,21 +7,20 @@ evaluator is decided in `chamfer`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 
-from gsmap_core.geometry.polylines import resample_polyline
+from gsmap_core.evaluation.gate import SURE_SHARE, bands_touch, has_even_course, is_long
+from gsmap_core.geometry.polylines import resample_polylines
 from gsmap_core.structures import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 #: Lower bounds are compared with this slack, so that rounding never drops a pair that the exact
 #: distance would keep [m].
 _BOUND_SLACK_M = 1e-6
-#: Point pairs handled at once; bounds the memory of a distance block to some 50 MB.
-_MAX_BLOCK = 2_000_000
+#: Point pairs handled at once: a block of distances stays in the processor's cache.
+_MAX_BLOCK = 60_000
 
 
 def sample_lines(lines: Sequence[npt.ArrayLike], num_points: int, num_dims: int = 2) -> FloatArray:
@@ -38,7 +37,7 @@ def sample_lines(lines: Sequence[npt.ArrayLike], num_points: int, num_dims: int 
     """
     if not len(lines):
         return np.zeros((0, num_points, num_dims))
-    return np.stack([resample_polyline(line, num_points, 2) for line in lines])
+    return resample_polylines(lines, num_points, 2)
 
 
 def chamfer_distances(
@@ -65,66 +64,93 @@ def chamfer_distances(
     distances = np.full((len(predictions), len(ground_truth)), np.inf)
     if not distances.size:
         return distances
+    # Coordinates first: (D, M, S), so that everything below runs over contiguous samples.
+    first, second = (np.moveaxis(lines, -1, 0).copy() for lines in (predictions, ground_truth))
+    rows, columns = (index.ravel() for index in np.indices(distances.shape))
     if np.isfinite(max_distance_m):
         # Seen from above nothing is farther apart.
-        bound = _lower_bounds(predictions[..., :2], ground_truth[..., :2])
-        rows, columns = np.nonzero(bound <= max_distance_m + _BOUND_SLACK_M)
-    else:
-        rows, columns = (index.ravel() for index in np.indices(distances.shape))
-    block = max(1, _MAX_BLOCK // (predictions.shape[1] * ground_truth.shape[1]))
+        rows, columns = _within_bounds(first[:2], second[:2], max_distance_m + _BOUND_SLACK_M)
+    # Heights move the nearest point, so that a touch seen in space says nothing about the plane.
+    is_planar = gate_m is not None and len(first) == 2
+    if is_planar:
+        long_first, long_second = is_long(predictions), is_long(ground_truth)
+        even_first, even_second = has_even_course(predictions), has_even_course(ground_truth)
+    values, touches = np.empty(len(rows)), np.zeros(len(rows), dtype=bool)
+    block = max(1, _MAX_BLOCK // (first.shape[2] * second.shape[2]))
+    space = np.empty((2, min(block, len(rows)), first.shape[2], second.shape[2]))
     for start in range(0, len(rows), block):
-        row, column = rows[start : start + block], columns[start : start + block]
-        distances[row, column] = _paired_distances(predictions[row], ground_truth[column])
-    distances[distances > max_distance_m] = np.inf
+        part = slice(start, start + block)
+        row, column = rows[part], columns[part]
+        squared = _squared_distances(first[:, row], second[:, column], space)
+        to_second, ends_of_second = _nearest(squared, 2)
+        to_first, ends_of_first = _nearest(squared, 1)
+        values[part] = (np.sqrt(to_second).mean(axis=1) + np.sqrt(to_first).mean(axis=1)) / 2
+        if gate_m is not None and is_planar:
+            limit = (SURE_SHARE * gate_m) ** 2
+            in_second = ((to_second < ends_of_second) & (to_second <= limit)).any(axis=1)
+            in_first = ((to_first < ends_of_first) & (to_first <= limit)).any(axis=1)
+            touches[part] = in_second & even_second[column] & long_first[row]
+            touches[part] |= in_first & even_first[row] & long_second[column]
+    values[values > max_distance_m] = np.inf
+    distances[rows, columns] = values
     if gate_m is not None:
-        _apply_gate(distances, predictions[..., :2], ground_truth[..., :2], gate_m)
+        open_pairs = np.isfinite(values) & ~touches
+        rows, columns = rows[open_pairs], columns[open_pairs]
+        apart = ~bands_touch(predictions[..., :2], ground_truth[..., :2], rows, columns, gate_m)
+        distances[rows[apart], columns[apart]] = np.inf
     return distances
 
 
-def _paired_distances(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Return the (K,) chamfer distances of K pairs of lines (K, S, D)."""
-    squared = np.zeros((len(first), first.shape[1], second.shape[1]))
-    for axis in range(first.shape[2]):
-        delta = first[:, :, None, axis] - second[:, None, :, axis]
-        squared += delta * delta
-    forward = np.sqrt(squared.min(axis=2)).mean(axis=1)
-    backward = np.sqrt(squared.min(axis=1)).mean(axis=1)
-    return (forward + backward) / 2
+def _squared_distances(first: FloatArray, second: FloatArray, space: FloatArray) -> FloatArray:
+    """Return (K, S, S) squared distances of the points of K pairs of lines (D, K, S).
+
+    They are written into `space` (2, at least K, S, S); fresh memory would take longer to get than
+    the distances to calculate.
+    """
+    squared, delta = space[:, : first.shape[1]]
+    for axis, (one, other) in enumerate(zip(first, second, strict=True)):
+        target = delta if axis else squared
+        np.subtract(one[:, :, None], other[:, None, :], out=target)
+        target *= target
+        if axis:
+            squared += delta
+    return squared
 
 
-def _lower_bounds(predictions: FloatArray, ground_truth: FloatArray) -> FloatArray:
-    """Return (M, G) lower bounds: mean distance of one line's points to the other's box."""
-
-    def to_boxes(points: FloatArray, lines: FloatArray) -> FloatArray:
-        lower, upper = lines.min(axis=1), lines.max(axis=1)  # (G, 2)
-        outside = np.maximum(lower[None, :, None] - points[:, None], 0.0)
-        outside = np.maximum(outside, points[:, None] - upper[None, :, None])  # (M, G, S, 2)
-        return np.hypot(outside[..., 0], outside[..., 1]).mean(axis=2)
-
-    return (to_boxes(predictions, ground_truth) + to_boxes(ground_truth, predictions).T) / 2
+def _nearest(squared: FloatArray, axis: int) -> tuple[FloatArray, FloatArray]:
+    """Return the (K, S) least values along an axis, and the least of its two end points."""
+    ends = np.minimum(squared.take(0, axis), squared.take(-1, axis))
+    return squared.min(axis=axis), ends
 
 
-def _apply_gate(
-    distances: FloatArray, predictions: FloatArray, ground_truth: FloatArray, gate_m: float
-) -> None:
-    """Set pairs whose bands do not touch to infinity, in place."""
-    rows, columns = np.nonzero(np.isfinite(distances))
-    if not len(rows):
-        return
-    bands: list[Any] = []
-    for lines, used in ((predictions, rows), (ground_truth, columns)):
-        made = np.full(len(lines), None, dtype=object)
-        wanted = np.unique(used)
-        made[wanted] = shapely.buffer(
-            shapely.linestrings(lines[wanted]),
-            gate_m,
-            cap_style='flat',
-            join_style='mitre',
-            mitre_limit=5.0,
-        )
-        bands.append(made)
-    touching = shapely.intersects(bands[0][rows], bands[1][columns])
-    distances[rows[~touching], columns[~touching]] = np.inf
+def _within_bounds(
+    first: FloatArray, second: FloatArray, limit_m: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the pairs that may be within a distance: first by boxes, then by points to boxes.
+
+    Args:
+        first: (2, M, S) points [m].
+        second: (2, G, S) points [m].
+        limit_m: chamfer distance [m].
+    """
+    low, high = first.min(axis=2), first.max(axis=2)
+    other_low, other_high = second.min(axis=2), second.max(axis=2)
+    # (2, M, G): how far the boxes are apart along each axis.
+    apart = np.maximum(
+        low[:, :, None] - other_high[:, None, :], other_low[:, None, :] - high[:, :, None]
+    )
+    rows, columns = np.nonzero((apart <= limit_m).all(axis=0))
+
+    def to_boxes(points: FloatArray, lowest: FloatArray, highest: FloatArray) -> FloatArray:
+        outside = np.maximum(lowest[..., None] - points, points - highest[..., None])
+        np.maximum(outside, 0.0, out=outside)
+        outside *= outside
+        return np.sqrt(outside[0] + outside[1]).mean(axis=1)
+
+    bound = to_boxes(first[:, rows], other_low[:, columns], other_high[:, columns])
+    bound += to_boxes(second[:, columns], low[:, rows], high[:, rows])
+    kept = bound / 2 <= limit_m
+    return rows[kept], columns[kept]
 
 
 def match_predictions(

@@ -5,11 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from gsmap_core.evaluation.chamfer import (
-    PROTOCOLS,
-    ChamferEvaluator,
-)
+from gsmap_core.evaluation.chamfer import ChamferEvaluator
 from gsmap_core.evaluation.matching import chamfer_distances, sample_lines
+from gsmap_core.evaluation.protocols import PROTOCOLS
 from gsmap_core.geometry.polylines import resample_polyline
 
 pytestmark = pytest.mark.golden
