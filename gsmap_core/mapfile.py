@@ -14,6 +14,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,32 @@ def write_map_file(
     return count
 
 
-def read_map_file(path: str | os.PathLike[str]) -> list[VectorMap]:
+@dataclass(frozen=True)
+class BadFrame:
+    """A frame of a map file that is not allowed.
+
+    Args:
+        index: its place in the file.
+        frame: its id, else its stamp; empty where it has neither.
+        scene: its scene, or empty.
+        message: what is wrong, with file, frame and element.
+    """
+
+    index: int
+    frame: str
+    scene: str
+    message: str
+
+
+def read_map_file(
+    path: str | os.PathLike[str], bad_frames: list[BadFrame] | None = None
+) -> list[VectorMap]:
     """Read a map file.
 
     Args:
         path: a `*.map.json`.
+        bad_frames: frames that are not allowed are appended here and left out; None: the first one
+            is an error.
 
     Returns:
         One local map per frame, in file order. A frame's `id` becomes `sample_id`.
@@ -142,10 +164,17 @@ def read_map_file(path: str | os.PathLike[str]) -> list[VectorMap]:
     frames = document['frames']
     if not isinstance(frames, list):
         raise DataError(f'{where}: frames is a {type(frames).__name__}; expected a list')
-    return [
-        _frame_from_json(frame, reference, perception_range, where, index)
-        for index, frame in enumerate(frames)
-    ]
+    result = []
+    for index, frame in enumerate(frames):
+        try:
+            result.append(_frame_from_json(frame, reference, perception_range, where, index))
+        except DataError as error:
+            if bad_frames is None:
+                raise
+            entry = frame if isinstance(frame, dict) else {}
+            name = str(entry.get('id') or entry.get('stamp_ns', ''))
+            bad_frames.append(BadFrame(index, name, str(entry.get('scene', '')), str(error)))
+    return result
 
 
 def _header_text(target: Path, reference: str, perception_range: PerceptionRange) -> str:

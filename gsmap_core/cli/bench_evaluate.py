@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
 from gsmap_core.structures import FloatArray, MapElement, VectorMap
+
+if TYPE_CHECKING:
+    from gsmap_core.evaluation.metrics import MetricOptions
 
 #: Frames of nuScenes' validation split, and its frames per scene.
 NUSCENES_VAL_FRAMES = 6019
@@ -131,3 +134,91 @@ def _predicted_elements(
                 line = _road_line(random, random.normal(0.0, 0.003), _NUM_VERTICES)
         elements.append(MapElement(category, line, score=float(score)))
     return elements
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the set, score it and print what that took."""
+    import json
+    import resource
+    from functools import partial
+    from pathlib import Path
+
+    from gsmap_core.cli.evaluate import metric_names
+    from gsmap_core.errors import ConfigError
+    from gsmap_core.evaluation.metrics import MetricOptions
+    from gsmap_core.mapfile import write_map_file
+
+    if args.frames < 1 or args.predictions < 1:
+        raise ConfigError(
+            f'--frames {args.frames}, --predictions {args.predictions}; expected at least 1'
+        )
+    names = metric_names(args.metric or ['chamfer', 'raster'])
+    pairs = list(make_set(args.frames, args.predictions, args.seed))
+    if args.write:
+        for index, name in enumerate(('predictions', 'ground_truth')):
+            path = Path(args.write) / f'{name}.map.json'
+            write_map_file(path, (pair[index] for pair in pairs))
+    options = MetricOptions(protocol=args.protocol)
+    metrics = {name: _measure(partial(_one, name, options), pairs, args.workers) for name in names}
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    result = {
+        'frames': args.frames,
+        'predictions_per_frame': args.predictions,
+        'true_elements': sum(len(truth) for _, truth in pairs),
+        'seed': args.seed,
+        'workers': args.workers,
+        'metrics': metrics,
+        # The largest process of either kind; Linux counts in KiB.
+        'peak_mib': round(usage[0].ru_maxrss / 1024),
+        'peak_worker_mib': round(usage[1].ru_maxrss / 1024) if args.workers > 1 else None,
+    }
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    print(
+        f'{args.frames} frames, {args.predictions} predictions each, '
+        f'{result["true_elements"]} true elements, {args.workers} workers'
+    )
+    for name, values in metrics.items():
+        print(
+            f'{name}: {values["cpu_s"]:.1f} CPU-seconds, {values["wall_s"]:.1f} s; '
+            f'{values["value"]:.4f}'
+        )
+    print(f'peak memory: {result["peak_mib"]} MiB, with the set of frames in it')
+    if args.workers > 1:
+        print(f'and {result["peak_worker_mib"]} MiB in the largest worker')
+    return 0
+
+
+def _one(name: str, options: MetricOptions) -> dict[str, Any]:
+    from gsmap_core.evaluation.metrics import make_evaluators
+
+    return dict(make_evaluators([name], options))
+
+
+def _measure(
+    make: Callable[[], dict[str, Any]], pairs: Sequence[tuple[VectorMap, VectorMap]], workers: int
+) -> dict[str, float]:
+    """Return CPU and wall seconds of scoring, those of the processes included, and the result."""
+    import os
+    import time
+
+    from gsmap_core.evaluation.metric_names import SEQUENTIAL_METRICS
+    from gsmap_core.evaluation.sharding import evaluate_pairs
+    from gsmap_core.evaluation.tables import headline
+
+    def cpu_s() -> float:
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system
+
+    name = next(iter(make()))
+    wall, start = time.perf_counter(), cpu_s()
+    evaluators = evaluate_pairs(
+        make, pairs, workers=workers, whole_scenes=name in SEQUENTIAL_METRICS
+    )
+    value = headline(evaluators[name].result())
+    return {
+        'cpu_s': cpu_s() - start,
+        'wall_s': time.perf_counter() - wall,
+        'value': value,
+    }

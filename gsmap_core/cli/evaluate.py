@@ -1,15 +1,13 @@
-"""`gsmap evaluate`: score predicted map files against ground truth."""
+"""`gsmap evaluate`: score predicted map files, or a checkpoint on bags, against ground truth."""
 
 from __future__ import annotations
 
 import argparse
 
-#: Metrics by name; the ones that are not there yet are named so that the error can say it.
-METRICS = ('chamfer', 'raster')
-PLANNED_METRICS = ('consistency',)
+from gsmap_core.evaluation.metric_names import METRICS
 
 
-def add_metric_argument(parser: argparse.ArgumentParser) -> None:
+def add_metric_argument(parser: argparse.ArgumentParser, default: str = METRICS[0]) -> None:
     """Declare `--metric`; see `metric_names` for what it holds."""
     parser.add_argument(
         '--metric',
@@ -17,15 +15,57 @@ def add_metric_argument(parser: argparse.ArgumentParser) -> None:
         action='extend',
         default=None,
         metavar='NAME',
-        help=f'what to compute: {", ".join(METRICS)}; several with commas; default: chamfer',
+        help=f'what to compute: {", ".join(METRICS)}; several with commas; default: {default}',
     )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument('predictions', metavar='PRED.map.json', help='predicted map file')
-    parser.add_argument('ground_truth', metavar='GT.map.json', help='ground-truth map file')
+    parser.add_argument(
+        'predictions', nargs='?', metavar='PRED.map.json', help='predicted map file'
+    )
+    parser.add_argument(
+        'ground_truth', nargs='?', metavar='GT.map.json', help='ground-truth map file'
+    )
+    model = parser.add_argument_group(
+        'a checkpoint on bags, instead of map files (torchrun shares the bags out)'
+    )
+    model.add_argument('--weights', help='checkpoint file or shipped name')
+    model.add_argument('--data', nargs='+', metavar='BAG', help='bags, or folders of bags')
+    model.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    model.add_argument('--precision', choices=('fp32', 'bf16'), default='fp32')
+    model.add_argument('--stride', type=int, default=1, help='map every n-th camera set')
+    model.add_argument('--limit', type=int, help='map at most that many camera sets per drive')
     add_metric_argument(parser)
+    _add_rules(parser.add_argument_group('rules of the metrics'))
+    parser.add_argument(
+        '--missing',
+        choices=('error', 'empty'),
+        default='error',
+        help='a ground-truth frame without prediction is an error, or counts as empty',
+    )
+    parser.add_argument(
+        '--bad-frames',
+        choices=('error', 'skip'),
+        default='error',
+        help='a frame that is not allowed (NaN vertices, a line of one vertex) is an error, or is '
+        'left out on both sides and listed',
+    )
+    parser.add_argument(
+        '--workers', type=int, default=1, metavar='N', help='processes that score (1)'
+    )
+    parser.add_argument('--out', metavar='DIR', help='also write JSON, table and curves there')
+    parser.add_argument(
+        '--worst',
+        type=int,
+        default=0,
+        metavar='N',
+        help='also draw the N frames of the least chamfer AP into DIR',
+    )
+    parser.add_argument('--json', action='store_true', help='print the result as JSON')
+
+
+def _add_rules(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         '--protocol',
         default='maptr',
@@ -40,11 +80,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--thresholds',
-        type=float,
         nargs='+',
         default=None,
         metavar='M',
-        help='chamfer distances that count as found [m]; default: 0.5 1.0 1.5',
+        help='chamfer distances that count as found [m], or a set: standard (0.5 1.0 1.5), strict '
+        '(0.2 0.5 1.0), large (1.0 1.5 2.0); default: standard, and large where StreamMapNet and '
+        'MapTracker take it (100 x 50 m)',
+    )
+    parser.add_argument(
+        '--simplify',
+        type=float,
+        default=None,
+        metavar='M',
+        help='thin out ground truth by that tolerance before chamfer distances [m]; default: 0.2 '
+        'as StreamMapNet and MapTracker do, 0 for the others',
+    )
+    parser.add_argument(
+        '--min-score',
+        type=float,
+        default=None,
+        metavar='S',
+        help='least score of what bev_iou, geometry and stability look at; default: 0.4',
     )
     parser.add_argument(
         '--categories',
@@ -53,14 +109,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='NAME',
         help='categories to score; default: divider ped_crossing boundary',
     )
-    parser.add_argument(
-        '--missing',
-        choices=('error', 'empty'),
-        default='error',
-        help='a ground-truth frame without prediction is an error, or counts as empty',
-    )
-    parser.add_argument('--out', metavar='DIR', help='also write JSON, table and curves there')
-    parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
 
 def metric_names(given: list[str] | None) -> list[str]:
@@ -73,10 +121,6 @@ def metric_names(given: list[str] | None) -> list[str]:
 
     names = given or [METRICS[0]]
     for name in names:
-        if name in PLANNED_METRICS:
-            raise ConfigError(
-                f'--metric {name}: not part of this version; expected {", ".join(METRICS)}'
-            )
         if name not in METRICS:
             raise ConfigError(f"--metric '{name}': unknown; expected {', '.join(METRICS)}")
     return list(dict.fromkeys(names))
@@ -84,70 +128,6 @@ def metric_names(given: list[str] | None) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    import json
-    import sys
+    from gsmap_core.cli.evaluate_run import evaluate
 
-    from tqdm import tqdm
-
-    from gsmap_core.categories import PAPER_CATEGORIES
-    from gsmap_core.evaluation.chamfer import DEFAULT_THRESHOLDS_M, ChamferEvaluator
-    from gsmap_core.evaluation.frames import pair_frames
-    from gsmap_core.evaluation.raster import RasterEvaluator
-    from gsmap_core.evaluation.reliability import (
-        ReliabilityEvaluator,
-        format_reliability,
-        write_reliability,
-    )
-    from gsmap_core.evaluation.report import (
-        Evaluator,
-        format_result,
-        format_scenes,
-        report_dict,
-        write_report,
-    )
-    from gsmap_core.mapfile import read_map_file
-
-    categories = tuple(args.categories or PAPER_CATEGORIES)
-    evaluators: dict[str, Evaluator] = {}
-    for name in metric_names(args.metric):
-        if name == 'chamfer':
-            thresholds = tuple(args.thresholds or DEFAULT_THRESHOLDS_M)
-            evaluators[name] = ChamferEvaluator(categories, thresholds, args.protocol, args.dims)
-        else:
-            evaluators[name] = RasterEvaluator(categories)
-    reliability = ReliabilityEvaluator(categories)
-    pairs = pair_frames(
-        read_map_file(args.predictions), read_map_file(args.ground_truth), args.missing
-    )
-    for prediction, truth in tqdm(pairs, desc='evaluate', unit='frame', file=sys.stderr):
-        for evaluator in evaluators.values():
-            evaluator.add(prediction, truth)
-        reliability.add(prediction, truth)
-    files = [
-        path
-        for evaluator in evaluators.values()
-        for path in (write_report(args.out, evaluator) if args.out else [])
-    ]
-    has_covariances = reliability.has_vertices
-    if args.out and has_covariances:
-        files += write_reliability(args.out, reliability)
-    if args.json:
-        reports = {name: report_dict(evaluator) for name, evaluator in evaluators.items()}
-        # One metric is the report itself, several are reports by name.
-        report = reports if len(reports) > 1 else next(iter(reports.values()))
-        if has_covariances:
-            report['reliability'] = reliability.to_dict()
-        print(json.dumps({**report, 'outputs': [str(path) for path in files]}))
-        return 0
-    for index, evaluator in enumerate(evaluators.values()):
-        if index:
-            print()
-        print(format_result(evaluator.result()))
-        if len(evaluator.scenes) > 1:
-            print()
-            print(format_scenes({name: evaluator.result(name) for name in evaluator.scenes}))
-    if has_covariances:
-        print('\n' + format_reliability(reliability))
-    for path in files:
-        print(f'wrote {path}')
-    return 0
+    return evaluate(args)

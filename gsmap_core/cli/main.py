@@ -25,7 +25,7 @@ VERBS: dict[str, str] = {
     'synth': 'make synthetic drives with ground truth',
     'convert': 'turn a dataset into bags',
     'train': 'train a model',
-    'evaluate': 'score predicted map files against ground truth',
+    'evaluate': 'score map files, or a checkpoint on bags, against ground truth',
     'predict': 'map a bag or a folder of images offline, no ROS running',
     'run': 'start a node: mapping, replay or record',
     'export': 'export a model for deployment',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -145,13 +146,29 @@ def picture_of_map_file(args: argparse.Namespace) -> tuple[ImageArray, dict[str,
         # The file beside holds the predictions where one is given; the first then is the truth.
         truth = chosen if len(shown) == 2 else None
         return _picture_of_gaussians(shown[0][1], truth, title, args.min_score)
+    shown = [(name.rsplit('/', 1)[-1], vector_map) for name, vector_map in shown]
+    return picture_of_maps(shown, title, args.min_score), {
+        'title': title,
+        'elements': len(chosen),
+    }
+
+
+def picture_of_maps(
+    shown: Sequence[tuple[str, VectorMap]], title: str, min_score: float
+) -> ImageArray:
+    """Draw maps of one frame from above, side by side.
+
+    Args:
+        shown: caption and map of each column.
+        title: headline.
+        min_score: elements with a lower score are not drawn.
+    """
     style = BevStyle(pixels_per_metre=14.0)
     columns = []
     for name, vector_map in shown:
-        view = draw_bev(vector_map, style, min_score=args.min_score)
+        view = draw_bev(vector_map, style, min_score=min_score)
         caption = np.full((40, view.shape[1], 3), PALETTE.page, dtype=np.uint8)
-        text = f'{name.rsplit("/", 1)[-1]} · {len(vector_map)} elements'
-        draw_text(caption, text, (4, 20), 14)
+        draw_text(caption, f'{name} · {len(vector_map)} elements', (4, 20), 14)
         gap = np.full((40 + len(view), 12, 3), PALETTE.page, dtype=np.uint8)
         columns += [gap, np.concatenate([caption, view])]
     body = np.concatenate([*columns, columns[0]], axis=1)
@@ -160,7 +177,7 @@ def picture_of_map_file(args: argparse.Namespace) -> tuple[ImageArray, dict[str,
     footer = np.full((40, body.shape[1], 3), PALETTE.page, dtype=np.uint8)
     categories = {0, 1, 2} | {e.category for _, item in shown for e in item.elements}
     draw_legend(footer, sorted(categories), (body.shape[1] - 14, 20), 13)
-    return np.concatenate([header, body, footer]), {'title': title, 'elements': len(chosen)}
+    return np.concatenate([header, body, footer])
 
 
 def _maps_of(path: str, scene: str) -> list[VectorMap]:

@@ -27,6 +27,7 @@ from gsmap_core.structures import FloatArray, MapElement, PerceptionRange, Vecto
 
 #: Side of a mask's cell [m]: 200 x 100 cells for 60 x 30 m.
 CELL_M = 0.3
+#: OpenCV's thickness of the published program; it paints five cells across.
 _LINE_CELLS = 3
 #: Smaller masks are dilated, so that short elements can meet at all.
 _MIN_CELLS = 20
@@ -41,7 +42,7 @@ def instance_masks(
     Args:
         lines: (V, 2) vertices each [m]; a ring repeats its first one.
         limits: what the masks cover; the rest is lost.
-        is_area: filled, else lines three cells thick.
+        is_area: filled, else lines of OpenCV's thickness 3.
 
     Returns:
         (M, cells) bool.

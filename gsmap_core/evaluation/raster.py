@@ -23,11 +23,10 @@ from gsmap_core.evaluation.frames import FrameLog, pair_frames, range_dict
 from gsmap_core.evaluation.matching import BoolArray, pool_by_score
 from gsmap_core.evaluation.raster_masks import (
     RasterCanvas,
-    draw_masks,
     interpolated_precision,
-    intersection_over_union,
     match_masks,
 )
+from gsmap_core.evaluation.raster_windows import draw_windows, union_counts, window_overlaps
 from gsmap_core.structures import FloatArray, PerceptionRange, VectorMap
 
 LINE_IOU = tuple(float(value) for value in np.linspace(0.25, 0.50, 6))
@@ -227,19 +226,29 @@ class RasterEvaluator:
         kept.sort(key=lambda index: -scores[index])
         kept = kept[: MAX_DETECTIONS[-1]]
         filled = category_by_name(category).is_area
-        masks = draw_masks([predictions[index] for index in kept], canvas, filled)
-        truth = draw_masks(ground_truth, canvas, filled)
-        iou = intersection_over_union(masks, truth)
+        masks = draw_windows([predictions[index] for index in kept], canvas, filled)
+        truth = draw_windows(ground_truth, canvas, filled)
+        iou = window_overlaps(masks, truth)
         frame_iou = None
-        if len(masks) or len(truth):
-            whole, true_whole = masks.any(axis=0, keepdims=True), truth.any(axis=0, keepdims=True)
-            frame_iou = float(intersection_over_union(whole, true_whole)[0, 0])
+        if masks or truth:
+            shared, covered = union_counts(masks, truth, canvas)
+            frame_iou = shared / max(covered, 1)
         matched = match_masks(iou, iou_thresholds(category))
         kept_scores = np.array([scores[index] for index in kept], dtype=np.float64)
         self._records[category].append(
             _Record(scene, kept_scores, matched, len(ground_truth), frame_iou)
         )
         return iou
+
+    def merge(self, other: RasterEvaluator) -> None:
+        """Append the frames of an evaluator with the same settings; they follow those here.
+
+        Raises:
+            DataError: its frames have another reference or range.
+        """
+        self._frames.merge(other._frames)
+        for name, records in self._records.items():
+            records += other._records[name]
 
     def result(self, scene: str | None = None) -> RasterResult:
         """Return the raster AP over the frames added so far.

@@ -173,6 +173,8 @@ class ReliabilityEvaluator:
     def add(self, prediction: VectorMap, truth: VectorMap) -> None:
         """Add one frame; elements without covariance are passed over."""
         self.num_frames += 1
+        if all(element.covariance is None for element in prediction.elements):
+            return
         for name, values in self._values.items():
             for predicted, true in matched_elements(
                 prediction,
@@ -187,6 +189,12 @@ class ReliabilityEvaluator:
                             predicted.vertices[:, :2], predicted.covariance, true.loop_xy()
                         )
                     )
+
+    def merge(self, other: ReliabilityEvaluator) -> None:
+        """Append the frames of an evaluator with the same settings."""
+        self.num_frames += other.num_frames
+        for name, values in self._values.items():
+            values += other._values[name]
 
     @property
     def has_vertices(self) -> bool:

@@ -88,6 +88,8 @@ class Predictor:
         precision: `fp32` or `bf16` (autocast of the network; geometry stays fp32).
         score_threshold: elements below it are left out, in [0, 1].
         max_elements: at most that many elements per frame, best first.
+        closing_distance_m: elements whose ends lie within it are closed [m]; None: as the
+            checkpoint says; 0: never, as published metrics take all points as they are.
 
     Raises:
         CheckpointError: the file is missing, truncated or not one of ours.
@@ -102,6 +104,7 @@ class Predictor:
         precision: str = 'fp32',
         score_threshold: float = 0.0,
         max_elements: int = 50,
+        closing_distance_m: float | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(
@@ -112,6 +115,7 @@ class Predictor:
         self.precision = precision
         self.score_threshold = score_threshold
         self.max_elements = max_elements
+        self.closing_distance_m = closing_distance_m
         loaded = load_checkpoint(self.path, device=str(self.device))
         self.model = loaded.model.eval()
         self.config: ModelConfig = loaded.config
@@ -197,6 +201,7 @@ class Predictor:
             self.config,
             score_threshold=self.score_threshold,
             max_elements=self.max_elements,
+            closing_distance_m=self.closing_distance_m,
             stamps_ns=[frame.stamp_ns for frame in frames],
             sample_ids=[frame.sample_id for frame in frames],
             scenes=[frame.scene for frame in frames],

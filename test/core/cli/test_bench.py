@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsmap_core.cli import bench, bench_measure, bench_raster
+from gsmap_core.cli import bench, bench_evaluate, bench_measure, bench_raster
 from gsmap_core.cli.main import main
 from gsmap_core.config import RasterLossConfig
 from gsmap_core.errors import ConfigError
@@ -128,3 +128,24 @@ def test_overhead_reports_both_models_and_their_ratio(
     assert set(report['median_ms']) == {host, config} and report['ratio'] > 0
     assert main([*arguments[:-4], '--config', host, '--repeats', '1']) == 2
     assert 'give two models' in capsys.readouterr().err
+
+
+def test_evaluate_makes_the_same_set_again_and_scores_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['bench', 'evaluate', '--frames', '3', '--predictions', '6', '--seed', '5']
+    assert main([*arguments, '--write', str(tmp_path), '--json']) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result['frames'] == 3 and set(result['metrics']) == {'chamfer', 'raster'}
+    assert result['metrics']['chamfer']['cpu_s'] > 0 and result['peak_mib'] > 0
+    pairs = list(bench_evaluate.make_set(3, 6, seed=5))
+    assert [len(prediction) for prediction, _ in pairs] == [6, 6, 6]
+    assert result['true_elements'] == sum(len(truth) for _, truth in pairs)
+    files = [str(tmp_path / f'{n}.map.json') for n in ('predictions', 'ground_truth')]
+    assert main(['evaluate', *files, '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['mean_ap'] == pytest.approx(result['metrics']['chamfer']['value'])
+    assert main([*arguments, '--metric', 'bev_iou']) == 0
+    assert 'CPU-seconds' in capsys.readouterr().out
+    assert main(['bench', 'evaluate', '--frames', '0']) == 2
+    assert '--frames 0, --predictions 50; expected at least 1' in capsys.readouterr().err

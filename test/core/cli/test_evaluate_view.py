@@ -95,7 +95,12 @@ def test_raster_beside_chamfer(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--metric', 'consistency'], 'not part of this version; expected chamfer, raster'),
+        (['--thresholds', 'tiny'], "'tiny'; expected numbers in metres, or one of standard"),
+        (['--worst', '2'], '--worst draws'),
+        (['--worst', '2', '--out', 'x', '--metric', 'raster'], 'have chamfer among --metric'),
+        (['--worst', '-1'], '--worst -1'),
+        (['--weights', 'x.safetensors'], 'give --weights and --data together and no map files'),
+        (['--workers', '0'], '0 workers; expected at least 1'),
         (['--metric', 'raster,iou'], "'iou': unknown; expected chamfer, raster"),
         (['--metric', 'iou'], "'iou': unknown; expected chamfer"),
         (['--protocol', 'coco'], "'coco': unknown; expected one of maptr"),
@@ -105,6 +110,97 @@ def test_raster_beside_chamfer(files, tmp_path, capsys):
 def test_wrong_options_are_named(files, capsys, arguments, message):
     assert main(['evaluate', *files, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_nothing_to_score_is_named(capsys):
+    assert main(['evaluate']) == 2
+    assert 'nothing to score; give PRED.map.json' in capsys.readouterr().err
+    assert main(['evaluate', '--weights', 'x']) == 2
+    assert 'give --weights and --data together' in capsys.readouterr().err
+
+
+def test_every_metric_reports(files, tmp_path, capsys):
+    names = ('consistency', 'bev_iou', 'geometry', 'stability')
+    arguments = ['evaluate', *files, '--metric', ','.join(names), '--min-score', '0.85']
+    report = tmp_path / 'report'
+    assert main([*arguments, '--json']) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert set(values) == {*names, 'outputs'}
+    # As chamfer: one of two dividers lies 0.8 m off.
+    assert values['consistency']['mean_ap'] == pytest.approx(0.6111, abs=1e-4)
+    assert values['consistency']['linked'] == ['predictions', 'ground truth']
+    # The boundaries (score 0.8) are below the least score.
+    assert values['bev_iou']['per_category']['boundary'] == 0.0
+    assert values['geometry']['categories']['divider']['lateral_error_m'] == pytest.approx(0.4)
+    assert values['stability']['num_frame_pairs'] == 0
+    assert values['geometry']['scenes']['two']['mean'] == pytest.approx(0.8)
+    assert main([*arguments, '--out', str(report)]) == 0
+    text = capsys.readouterr().out
+    for title in ('Consistency-aware', 'IoU of the BEV', 'Lateral error', 'Temporal stability'):
+        assert title in text
+    written = {path.name for path in report.iterdir()}
+    assert {f'{name}.{ending}' for name in names for ending in ('json', 'txt')} < written
+    assert 'consistency_precision_recall.png' in written
+
+
+def test_named_thresholds(files, capsys):
+    arguments = ['evaluate', *files, '--thresholds', 'strict', '--categories', 'divider', '--json']
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['thresholds_m'] == [0.2, 0.5, 1.0]
+    assert report['mean_ap'] == pytest.approx((0.5 + 0.5 + 1.0) / 3)
+
+
+def test_worst_frames_are_drawn(files, tmp_path, capsys):
+    report = tmp_path / 'report'
+    arguments = ['evaluate', *files, '--out', str(report), '--worst', '1', '--json']
+    assert main(arguments) == 0
+    pictures = [Path(p) for p in json.loads(capsys.readouterr().out)['outputs'] if 'worst' in p]
+    assert [path.name for path in pictures] == ['worst_01_two_f1.png']
+    assert cv2.imread(str(pictures[0])).shape[1] > 800
+
+
+def test_bad_frames_are_errors_or_left_out(files, tmp_path, capsys):
+    content = json.loads(Path(files[0]).read_text())
+    content['frames'][1]['elements'][0]['vertices'] = [[0.0, float('nan')], [1.0, 1.0]]
+    bad = tmp_path / 'bad.map.json'
+    bad.write_text(json.dumps(content))
+    assert main(['evaluate', str(bad), files[1]]) == 2
+    error = capsys.readouterr().err
+    assert f"{bad}: frame 1 (id 'f1'): element 0" in error and 'NaN' in error
+    assert main(['evaluate', str(bad), files[1], '--bad-frames', 'skip', '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['num_frames'] == 1 and report['mean_ap'] == pytest.approx(2 / 3)
+    assert "frame 1 (id 'f1')" in report['left_out'][0]
+    content['frames'][1]['elements'][0]['vertices'] = [[0.0, 0.0]]
+    bad.write_text(json.dumps(content))
+    assert main(['evaluate', files[0], str(bad), '--bad-frames', 'skip']) == 0
+    assert '1 vertices; expected at least 2' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'reference': 'lidar'}, "frame 'f0': prediction is given in 'lidar'"),
+        ({'range': {'x': [-50, 50], 'y': [-25, 25]}}, "frame 'f0': prediction covers"),
+    ],
+)
+def test_mixed_frames_of_reference_name_file_and_frame(files, tmp_path, capsys, change, message):
+    other = tmp_path / 'other.map.json'
+    other.write_text(json.dumps({**json.loads(Path(files[0]).read_text()), **change}))
+    assert main(['evaluate', str(other), files[1]]) == 2
+    error = capsys.readouterr().err
+    assert f'{other} against {files[1]}: ' in error and message in error
+
+
+def test_other_frame_ids_name_file_and_frame(files, tmp_path, capsys):
+    content = json.loads(Path(files[0]).read_text())
+    content['frames'][0]['id'] = 'elsewhere'
+    other = tmp_path / 'other.map.json'
+    other.write_text(json.dumps(content))
+    assert main(['evaluate', str(other), files[1]]) == 2
+    error = capsys.readouterr().err
+    assert str(other) in error and "predictions without ground truth: 'elsewhere'" in error
 
 
 def test_swapped_files_are_noticed(files, capsys):

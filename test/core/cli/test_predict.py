@@ -1,6 +1,9 @@
 """`gsmap predict` on bags and image folders: files that its readers read back."""
 
 import json
+import os
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -77,3 +80,45 @@ def test_what_is_no_source_is_refused(tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     assert main(['predict', str(tmp_path / 'empty')]) == 2
     assert 'holds no bag' in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_evaluated_on_bags(tmp_path, checkpoint, capsys):
+    """The same score as of the map files that it writes; what cannot be read is left out."""
+    folder, out = tmp_path / 'bags', tmp_path / 'out'
+    folder.mkdir()
+    write_bag(FakeRecording(FakeDrive(num_frames=3)), folder / 'fake.mcap')
+    (folder / 'broken.mcap').write_bytes(b'not a bag')
+    arguments = ['evaluate', '--weights', checkpoint, '--data', str(folder), '--worst', '1']
+    assert main([*arguments, '--out', str(out), '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['num_frames'] == 3 and 'broken.mcap' in report['left_out'][0]
+    files = [str(out / f'{name}.map.json') for name in ('predictions', 'ground_truth')]
+    assert set(files) < set(report['outputs'])
+    picture = next(path for path in report['outputs'] if 'worst_01' in path)
+    assert cv2.imread(picture).shape[1] == 1920
+    assert not any(element.closed for m in read_map_file(files[0]) for element in m.elements)
+    assert main(['evaluate', *files, '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['mean_ap'] == report['mean_ap']
+    assert main(['evaluate', '--weights', checkpoint, '--data', str(folder), '--stride', '0']) == 2
+    assert '--stride 0; expected at least 1' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_torchrun_shares_the_bags_out(tmp_path, checkpoint, capsys):
+    for seed in range(3):
+        write_bag(FakeRecording(FakeDrive(2, seed)), tmp_path / f'drive_{seed}.mcap')
+    arguments = ['evaluate', '--weights', checkpoint, '--data', str(tmp_path), '--json']
+    assert main([*arguments, '--device', 'cpu']) == 0
+    alone = json.loads(capsys.readouterr().out)
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
+    command += ['--master-port', str(20000 + os.getpid() % 10000), '-m', 'gsmap_core.cli.main']
+    done = subprocess.run(
+        [*command, *arguments, '--device', 'cpu'],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.strip().splitlines()[-1]) == alone
+    assert alone['num_frames'] == 6
