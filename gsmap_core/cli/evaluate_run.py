@@ -133,7 +133,7 @@ def _read_pairs(args: argparse.Namespace) -> tuple[list[Pair], list[str]]:
     names = {(frame.scene, frame.frame) for frame in bad}
     kept = [[m for m in side if (m.scene, frame_key(m)) not in names] for side in sides]
     try:
-        pairs = pair_frames(*kept, args.missing)
+        pairs = pair_frames(kept[0], kept[1], args.missing)
     except DataError as error:
         raise DataError(f'{args.predictions} against {args.ground_truth}: {error}') from error
     return pairs, [frame.message for frame in bad]

@@ -128,10 +128,8 @@ class ConsistencyEvaluator:
         """
         scene, key = self._frames.add(prediction, ground_truth), frame_key(ground_truth)
         for name in self.categories:
-            number = category_by_name(name).id
             predicted, predicted_ids = self._identified('predictions', name, prediction, scene)
             true, true_ids = self._identified('ground truth', name, ground_truth, scene)
-            assert all(element.category == number for element in (*predicted, *true))
             self.add_lines(
                 name,
                 [line_of(element, self.num_dims) for element in predicted],
@@ -201,9 +199,8 @@ class ConsistencyEvaluator:
         """
         if not len(ground_truth):
             return np.zeros((len(self.thresholds_m), len(predictions)), dtype=bool)
-        truth = sample_lines(
-            sample_lines(ground_truth, _NUM_TRUE_POINTS, self.num_dims), _NUM_POINTS, self.num_dims
-        )
+        coarse = sample_lines(ground_truth, _NUM_TRUE_POINTS, self.num_dims)
+        truth = sample_lines(list(coarse), _NUM_POINTS, self.num_dims)
         distances = chamfer_distances(
             sample_lines(predictions, _NUM_POINTS, self.num_dims),
             truth,

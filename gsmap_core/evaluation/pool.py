@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ class MatchPool:
 
 def tables_of(
     pool: MatchPool, thresholds: Sequence[float], scene: str | None, dtype: str = 'float64'
-) -> dict[str, dict]:
+) -> dict[str, Any]:
     """Return the fields that a result shares with its pool, by the names of `ChamferResult`.
 
     Args:
@@ -114,7 +115,7 @@ def tables_of(
         scene: only the frames of this scene; None: all.
         dtype: precision in which the AP is returned.
     """
-    tables: dict[str, dict] = {
+    tables: dict[str, dict[str, Any]] = {
         key: {}
         for key in ('ap', 'recall', 'num_true_positives', 'num_ground_truth', 'num_predictions')
     }

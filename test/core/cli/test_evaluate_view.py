@@ -155,7 +155,8 @@ def test_worst_frames_are_drawn(files, tmp_path, capsys):
     report = tmp_path / 'report'
     arguments = ['evaluate', *files, '--out', str(report), '--worst', '1', '--json']
     assert main(arguments) == 0
-    pictures = [Path(p) for p in json.loads(capsys.readouterr().out)['outputs'] if 'worst' in p]
+    outputs = [Path(path) for path in json.loads(capsys.readouterr().out)['outputs']]
+    pictures = [path for path in outputs if path.suffix == '.png' and 'worst' in path.name]
     assert [path.name for path in pictures] == ['worst_01_two_f1.png']
     assert cv2.imread(str(pictures[0])).shape[1] > 800
 

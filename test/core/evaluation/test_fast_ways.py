@@ -19,6 +19,7 @@ from gsmap_core.evaluation.raster_masks import (
 )
 from gsmap_core.evaluation.raster_windows import draw_windows, union_counts, window_overlaps
 from gsmap_core.evaluation.sharding import _parts, evaluate_pairs
+from gsmap_core.geometry.transforms import make_transform
 from gsmap_core.structures import PerceptionRange
 
 
@@ -90,8 +91,20 @@ def test_parts_are_contiguous_and_keep_scenes_whole():
 
 
 def test_the_order_of_merging_is_the_order_of_frames():
-    pairs = list(make_set(8, 40, seed=3))
-    pairs[5:] = [tuple(replace(side, scene='next') for side in pair) for pair in pairs[5:]]
+    different = list(make_set(4, 40, seed=3))
+    # Every frame twice, a step apart, so that something can be found again.
+    pairs = [
+        tuple(
+            replace(
+                side,
+                sample_id=f'{index}',
+                scene='one' if index < 5 else 'next',
+                map_from_base=make_transform(translation=[0.0, 0.3 * (index % 2), 0.0]),
+            )
+            for side in different[index // 2]
+        )
+        for index in range(8)
+    ]
     options = MetricOptions(thresholds_m=(0.5, 1.5))
     whole, first, second = (make_evaluators(METRICS, options) for _ in range(3))
     for index, pair in enumerate(pairs):
@@ -103,6 +116,7 @@ def test_the_order_of_merging_is_the_order_of_frames():
         joined, expected = first[name].result().to_dict(), whole[name].result().to_dict()
         # Sums of floats are joined in another order; everything that was matched is equal.
         if name in ('geometry', 'stability'):
+            assert expected['mean'] > 0
             assert joined['mean'] == pytest.approx(expected['mean'], rel=1e-12), name
         else:
             assert joined == expected, name
