@@ -118,7 +118,12 @@ def collect_pose_tables(
     if workers > 1:
         # A forked copy of a process that has used CUDA or threads cannot use them.
         with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-            results = list(_with_bar(pool.map(_try_bag, bags), len(bags)))
+            try:
+                results = list(_with_bar(pool.map(_try_bag, bags), len(bags)))
+            except BaseException:
+                # Interrupted: those that wait are not begun.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     else:
         results = _with_bar(map(_try_bag, bags), len(bags))
     for path, result in zip(bags, results, strict=True):

@@ -190,7 +190,8 @@ def format_traversals(report: Mapping[str, Any]) -> str:
         lines.append(f'| {name} | {" | ".join(str(value) for value in place.values())} |')
     lines += ['', *_split_lines(report['splits'])]
     for item in report['histograms'].values():
-        lines += ['', *_histogram_lines(item)]
+        if any(item['counts']):
+            lines += ['', *_histogram_lines(item)]
     return '\n'.join(lines) + '\n'
 
 

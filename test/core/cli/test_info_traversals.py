@@ -83,6 +83,10 @@ def test_bags_are_read_and_bad_ones_are_listed(tmp_path, capsys) -> None:
     assert '2 with 4 frames; 2 multi-traversal, 0 single-traversal' in printed.out
     assert '| (no name) | 2 | 2 | 4 | 2 |' in printed.out
     assert 'No label splits' in printed.out
+    assert 'IoU of the pairs' in printed.out
+    assert main([*arguments, '--iou', '0.1', '0.2']) == 0
+    # Without pairs there is no histogram of them.
+    assert 'IoU of the pairs' not in capsys.readouterr().out
 
 
 def test_wrong_questions(poses, tmp_path, capsys) -> None:

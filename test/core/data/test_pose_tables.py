@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from core.data.helpers.fake_recording import FakeRecording, pose_at
 from core.data.helpers.made_up_poses import pose_table, straight
 
-from gsmap_core.data import bag_cameras
+from gsmap_core.data import bag_cameras, pose_files
 from gsmap_core.data.bag import open_bag, write_bag
 from gsmap_core.data.pose_files import collect_pose_tables, read_pose_file, write_pose_file
 from gsmap_core.data.pose_tables import (
@@ -151,7 +152,7 @@ def test_damaged_pose_files_are_errors(tmp_path: Path, change, message: str) -> 
 
 
 def test_everything_below_a_folder_is_read_and_failures_are_listed(
-    bag: Path, tmp_path: Path
+    bag: Path, tmp_path: Path, monkeypatch
 ) -> None:
     write_pose_file(tmp_path / 'in' / 'x.poses.json', [straight('a', (0, 0))])
     (tmp_path / 'in' / 'y.poses.json').write_text('{')
@@ -160,6 +161,12 @@ def test_everything_below_a_folder_is_read_and_failures_are_listed(
     assert sorted(table.name for table in tables) == ['a', 'fake-drive']
     assert sorted(Path(path).name for path in failed) == ['cut.mcap', 'y.poses.json']
     assert 'mcap recover' in failed[str(tmp_path / 'in' / 'cut.mcap')]
+    # Several processes answer the same (forked here: a spawned one loads everything anew).
+    forked = multiprocessing.get_context('fork')
+    monkeypatch.setattr(pose_files, 'get_context', lambda method: forked)
+    again, failed_again = collect_pose_tables([tmp_path / 'in', bag], workers=2)
+    assert [table.name for table in again] == [table.name for table in tables]
+    assert failed_again == failed
     # A folder of pose files alone needs no bag; one of neither is an error.
     write_pose_file(tmp_path / 'poses' / 'x.poses.json', [straight('a', (0, 0))])
     assert len(collect_pose_tables([tmp_path / 'poses'])[0]) == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from core.data.helpers.made_up_poses import pose_table
 
-from gsmap_core.data.pose_tables import PoseTable
+from gsmap_core.data.pose_tables import PoseTable, pose_table_of
 from gsmap_core.data.traversals import TraversalConfig, analyse_traversals
 from gsmap_core.geometry.transforms import quaternion_to_matrix
 
@@ -61,6 +61,23 @@ def test_nuscenes_scenes(data_dir: Path) -> None:
     own = repeated.pairs.reference_frame == repeated.pairs.adjacent_frame
     assert own.sum() == sum(map(len, tables))
     np.testing.assert_allclose(repeated.pairs.iou[own], 45 / 75, atol=1e-9)
+
+
+def test_nuscenes_drives_by_their_reader(data_dir: Path) -> None:
+    """A drive of a dataset is asked like a bag; its poses are those of the plain files."""
+    pytest.importorskip('nuscenes', reason='needs nuscenes-devkit')
+    from gsmap_core.data.nuscenes import NuScenesDataset
+
+    folder = data_dir / 'nuscenes'
+    if not (folder / 'v1.0-mini-meta').is_dir():
+        pytest.skip(f'{folder} has no v1.0-mini-meta')
+    for drive in NuScenesDataset(folder, 'v1.0-mini-meta'):
+        table = pose_table_of(drive)
+        expected = nuscenes_table(folder / 'trajectories' / f'{drive.name}.json')
+        assert (table.name, table.place) == (expected.name, expected.place)
+        np.testing.assert_allclose(table.map_from_base, drive.city_poses, atol=1e-9)
+        shift = table.map_from_base[:, :2, 3] - expected.map_from_base[:, :2, 3]
+        assert np.abs(shift).max() < 0.05
 
 
 def test_argoverse_logs(data_dir: Path) -> None:
