@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import shapely
 
 from gsmap_core.data.argoverse2_log import RATES_HZ, Argoverse2Log, SampleSet
 from gsmap_core.data.camera_files import decode_picture, read_file
@@ -266,21 +267,34 @@ class Argoverse2Drive:
         """Return the elements in the ego frame at the set's stamp; None if none are wanted.
 
         Raises:
-            DataError: the map is missing or broken.
+            DataError: the map is missing or broken, lacks the heights that are wanted, or cannot
+                be cut at this pose.
         """
         truth = self.options.truth
         if truth is None:
             return None
         stamp_ns = self.stamp_ns(index)
         pose = self.log.city_from_ego(stamp_ns)
-        local = make_local_map(
-            self.log.city_map,
-            pose,
-            truth,
-            stamp_ns=stamp_ns,
-            sample_id=self.sample_id(index),
-            scene=self.name,
-        )
+        city_map = self.log.city_map
+        if truth.heights == 'ground' and city_map.ground is None:
+            raise DataError(
+                f"log '{self.name}': no ground height raster '{self.log.folder}/map/"
+                "*_ground_height_surface____*.npy'; expected it for heights 'ground': download it "
+                "again, or take heights 'map'"
+            )
+        try:
+            local = make_local_map(
+                city_map,
+                pose,
+                truth,
+                stamp_ns=stamp_ns,
+                sample_id=self.sample_id(index),
+                scene=self.name,
+            )
+        except shapely.errors.ShapelyError as error:
+            raise DataError(
+                f"log '{self.name}': the map cannot be cut at {stamp_ns} ns: {error}"
+            ) from error
         return replace(local, map_from_base=self._to_map(pose))
 
     def lidar_points(self, index: int) -> np.ndarray | None:

@@ -14,6 +14,7 @@ import shapely
 from core.data.helpers import av2_log
 from core.data.helpers.av2_log import IMAGE_NS, LOG_ID, RING, START_NS, SWEEP_NS, write_log
 
+from gsmap_core.data import argoverse2_drive
 from gsmap_core.data.argoverse2 import (
     PROBLEM_LOGS,
     Argoverse2Dataset,
@@ -170,6 +171,27 @@ def test_through_a_bag_and_back(whole, tmp_path):
     stored = next(iter(drive.frames())).images[0]
     path = drive.log.image_path(stored.camera, stored.stamp_ns)
     assert stored.data == path.read_bytes()
+
+
+def test_ground_truth_that_cannot_be_made_names_log_and_reason(root, monkeypatch):
+    for path in (root / 'val' / LOG_ID / 'map').glob('*.npy'):
+        path.unlink()
+    drive = drive_of(root, truth=Argoverse2TruthOptions(heights='ground'))
+    assert drive.log.missing == ('map/*_ground_height_surface____*.npy',)
+    with pytest.raises(DataError, match=f"log '{LOG_ID}': no ground height raster"):
+        drive.ground_truth(0)
+
+    def fail(*_, **__):
+        raise shapely.GEOSException('side location conflict')
+
+    monkeypatch.setattr(argoverse2_drive, 'make_local_map', fail)
+    drive = drive_of(root, rate_hz=2)
+    with pytest.raises(DataError, match=f"log '{LOG_ID}'.*{START_NS} ns: side location conflict"):
+        drive.ground_truth(0)
+    # In a recording the rest of each set is there.
+    frames = list(drive.frames())
+    assert [len(frame.images) for frame in frames] == [7, 7, 7]
+    assert [problem.stamp_ns for problem in drive.problems] == [f.stamp_ns for f in frames]
 
 
 def test_problem_logs_are_known(root):
