@@ -20,6 +20,7 @@ from gsmap_core.data.groundtruth_variants import (
     build_elements,
     build_local_map,
 )
+from gsmap_core.data.keyframe_json import LICENCE_NOTICE
 from gsmap_core.data.nuscenes_devkit import find_version, open_tables, split_scenes
 from gsmap_core.data.nuscenes_map import load_layers
 from gsmap_core.data.nuscenes_tables import (
@@ -43,10 +44,6 @@ from gsmap_core.structures import (
     VectorMap,
 )
 
-LICENCE_NOTICE = (
-    'nuScenes data is published by Motional under CC BY-NC-SA 4.0 with its own terms of use; they '
-    'apply to converted bags as well: non-commercial use only, do not publish them'
-)
 _LIDAR_COLUMNS = 5  # x, y, z, intensity, ring
 #: Training scenes that StreamMapNet and MapTracker leave out.
 STREAMMAPNET_LEFT_OUT: tuple[str, ...] = ('scene-0499', 'scene-0502', 'scene-0515', 'scene-0517')

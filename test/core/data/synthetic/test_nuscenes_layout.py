@@ -8,6 +8,8 @@ import pytest
 import shapely
 
 from gsmap_core.categories import BOUNDARY, DIVIDER, PED_CROSSING
+from gsmap_core.data.groundtruth_variants import GroundTruthOptions
+from gsmap_core.data.nuscenes import NuScenesDataset
 from gsmap_core.data.synthetic import nuscenes_layout
 from gsmap_core.data.synthetic.nuscenes_map import place_towns
 from gsmap_core.data.synthetic.recording import DriveSpec, SyntheticRecording
@@ -129,6 +131,31 @@ def test_the_map_holds_the_ground_truth_of_the_town(dataset, recording):
     outlines = shapely.union_all([shapely.LinearRing(ring) for ring in lines(BOUNDARY)])
     assert shapely.hausdorff_distance(united.boundary, outlines) < 1e-6
     assert {record['is_intersection'] for record in city.road_segment} == {True, False}
+
+
+def test_the_reader_gives_what_the_drive_was_written_from(dataset, recording):
+    options = GroundTruthOptions(categories=('divider', 'ped_crossing', 'boundary', 'centerline'))
+    (drive,) = NuScenesDataset(dataset[0], ground_truth=options, rate='sweeps')
+    assert (drive.name, len(drive)) == (recording.name, 5)
+    assert [bool(drive.sample_id(index)) for index in range(5)] == [True, False] * 2 + [True]
+    assert drive.problems == drive.map_problems == drive.missing_images(0) == ()
+    assert drive.frame(1).is_complete
+    for camera in drive.rig.cameras:
+        own = recording.rig.camera(camera.name)
+        np.testing.assert_allclose(camera.intrinsics, own.intrinsics, atol=1e-6)
+        np.testing.assert_allclose(camera.base_from_camera, own.base_from_camera, atol=1e-6)
+    np.testing.assert_allclose(drive.lidar_points(0)[:, :3], recording.sweep(0)[:, :3], atol=1e-3)
+    truth, made = drive.ground_truth(0), recording.ground_truth(0)
+    for category in (DIVIDER.id, PED_CROSSING.id):
+        there, here = (
+            sorted(shapely.LineString(e.loop_xy()).length for e in m.of_category(category))
+            for m in (made, truth)
+        )
+        np.testing.assert_allclose(here, there, atol=0.02)
+    assert len(truth.of_category(BOUNDARY.id)) == len(made.of_category(BOUNDARY.id)) > 0
+    # A car that keeps to its lane follows a centre line.
+    ways = [shapely.LineString(element.vertices) for element in truth.of_category(3)]
+    assert min(way.distance(shapely.Point(0, 0)) for way in ways) < 1.0
 
 
 def test_lanes_are_connected_and_have_centre_lines(dataset, recording):
