@@ -24,29 +24,26 @@ _MIN_LENGTH_M = 1.0
 _MIN_COSINE = -0.8
 
 
-def is_long(lines: FloatArray) -> BoolArray:
-    """Return (M,) whether lines (M, S, 2) are long enough to have a band beyond doubt."""
-    steps = np.diff(lines, axis=1)
-    lengths = np.sqrt(steps[..., 0] ** 2 + steps[..., 1] ** 2).sum(axis=1)
-    return np.asarray(lengths >= _MIN_LENGTH_M)
+def courses(lines: FloatArray) -> tuple[BoolArray, BoolArray]:
+    """Return for each line whether its band surely holds what lies beside its middle.
 
-
-def has_even_course(lines: FloatArray) -> BoolArray:
-    """Return for each line whether its band is sure to hold what lies beside its middle.
-
-    It is where no corner turns so sharply that its mitre is cut, and the line is not tiny. A point
-    whose nearest sample is not one of the two ends then lies beside a segment or outside a corner,
-    both inside the band.
+    It does where no corner turns so sharply that its mitre is cut, and the line is not tiny. A
+    point whose nearest sample is not one of the two ends then lies beside a segment or outside a
+    corner, both inside the band.
 
     Args:
-        lines: (M, S, 2) evenly sampled lines [m].
+        lines: (2, M, S) x and y of evenly sampled lines [m].
+
+    Returns:
+        (M,) whether the course is that even, and (M,) whether the line is long enough to have a
+        band at all.
     """
-    steps = np.diff(lines, axis=1)
-    squares = steps[..., 0] ** 2 + steps[..., 1] ** 2
-    turns = steps[:, :-1, 0] * steps[:, 1:, 0] + steps[:, :-1, 1] * steps[:, 1:, 1]
-    lengths = np.sqrt(squares)
-    even = (turns >= _MIN_COSINE * lengths[:, :-1] * lengths[:, 1:]).all(axis=1)
-    return np.asarray(even & (lengths.sum(axis=1) >= _MIN_LENGTH_M))
+    x, y = lines[:, :, 1:] - lines[:, :, :-1]
+    lengths = np.sqrt(x * x + y * y)
+    turns = x[:, :-1] * x[:, 1:] + y[:, :-1] * y[:, 1:]
+    is_long = lengths.sum(axis=1) >= _MIN_LENGTH_M
+    is_even = (turns >= _MIN_COSINE * lengths[:, :-1] * lengths[:, 1:]).all(axis=1)
+    return is_even & is_long, is_long
 
 
 def bands_touch(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gsmap_core.evaluation.gate import SURE_SHARE, bands_touch, has_even_course, is_long
+from gsmap_core.evaluation.gate import SURE_SHARE, bands_touch, courses
 from gsmap_core.geometry.polylines import resample_polylines
 from gsmap_core.structures import FloatArray
 
@@ -46,6 +46,7 @@ def chamfer_distances(
     *,
     gate_m: float | None = None,
     max_distance_m: float = np.inf,
+    allowed: BoolArray | None = None,
 ) -> FloatArray:
     """Return the chamfer distance of every pair of sampled lines [m].
 
@@ -57,6 +58,7 @@ def chamfer_distances(
             no band. None: no gate.
         max_distance_m: distances above this need not be known and are returned as infinity; the
             cheap lower bounds and the gate then touch only the pairs they can matter for.
+        allowed: (M, G) pairs that are wanted, the others are infinitely far apart; None: all.
 
     Returns:
         (M, G) float64, infinity for a gated pair.
@@ -66,15 +68,18 @@ def chamfer_distances(
         return distances
     # Coordinates first: (D, M, S), so that everything below runs over contiguous samples.
     first, second = (np.moveaxis(lines, -1, 0).copy() for lines in (predictions, ground_truth))
-    rows, columns = (index.ravel() for index in np.indices(distances.shape))
+    wanted = np.ones(distances.shape, dtype=bool) if allowed is None else allowed
     if np.isfinite(max_distance_m):
         # Seen from above nothing is farther apart.
-        rows, columns = _within_bounds(first[:2], second[:2], max_distance_m + _BOUND_SLACK_M)
+        limit_m = max_distance_m + _BOUND_SLACK_M
+        rows, columns = _within_bounds(first[:2], second[:2], limit_m, wanted)
+    else:
+        rows, columns = np.nonzero(wanted)
     # Heights move the nearest point, so that a touch seen in space says nothing about the plane.
     is_planar = gate_m is not None and len(first) == 2
     if is_planar:
-        long_first, long_second = is_long(predictions), is_long(ground_truth)
-        even_first, even_second = has_even_course(predictions), has_even_course(ground_truth)
+        even_first, long_first = courses(first)
+        even_second, long_second = courses(second)
     values, touches = np.empty(len(rows)), np.zeros(len(rows), dtype=bool)
     block = max(1, _MAX_BLOCK // (first.shape[2] * second.shape[2]))
     space = np.empty((2, min(block, len(rows)), first.shape[2], second.shape[2]))
@@ -84,7 +89,7 @@ def chamfer_distances(
         squared = _squared_distances(first[:, row], second[:, column], space)
         to_second, ends_of_second = _nearest(squared, 2)
         to_first, ends_of_first = _nearest(squared, 1)
-        values[part] = (np.sqrt(to_second).mean(axis=1) + np.sqrt(to_first).mean(axis=1)) / 2
+        values[part] = (_mean_root(to_second) + _mean_root(to_first)) / 2
         if gate_m is not None and is_planar:
             limit = (SURE_SHARE * gate_m) ** 2
             in_second = ((to_second < ends_of_second) & (to_second <= limit)).any(axis=1)
@@ -123,8 +128,14 @@ def _nearest(squared: FloatArray, axis: int) -> tuple[FloatArray, FloatArray]:
     return squared.min(axis=axis), ends
 
 
+def _mean_root(squared: FloatArray) -> FloatArray:
+    """Return the (K,) means of the roots of (K, S) numbers."""
+    # As `mean` does it, without its overhead.
+    return np.asarray(np.add.reduce(np.sqrt(squared), axis=1) / squared.shape[1])
+
+
 def _within_bounds(
-    first: FloatArray, second: FloatArray, limit_m: float
+    first: FloatArray, second: FloatArray, limit_m: float, wanted: BoolArray
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the pairs that may be within a distance: first by boxes, then by points to boxes.
 
@@ -132,6 +143,7 @@ def _within_bounds(
         first: (2, M, S) points [m].
         second: (2, G, S) points [m].
         limit_m: chamfer distance [m].
+        wanted: (M, G) pairs to look at.
     """
     low, high = first.min(axis=2), first.max(axis=2)
     other_low, other_high = second.min(axis=2), second.max(axis=2)
@@ -139,13 +151,13 @@ def _within_bounds(
     apart = np.maximum(
         low[:, :, None] - other_high[:, None, :], other_low[:, None, :] - high[:, :, None]
     )
-    rows, columns = np.nonzero((apart <= limit_m).all(axis=0))
+    rows, columns = np.nonzero((apart[0] <= limit_m) & (apart[1] <= limit_m) & wanted)
 
     def to_boxes(points: FloatArray, lowest: FloatArray, highest: FloatArray) -> FloatArray:
         outside = np.maximum(lowest[..., None] - points, points - highest[..., None])
         np.maximum(outside, 0.0, out=outside)
         outside *= outside
-        return np.sqrt(outside[0] + outside[1]).mean(axis=1)
+        return _mean_root(outside[0] + outside[1])
 
     bound = to_boxes(first[:, rows], other_low[:, columns], other_high[:, columns])
     bound += to_boxes(second[:, columns], low[:, rows], high[:, rows])
