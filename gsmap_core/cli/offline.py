@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,18 @@ from gsmap_core.data.image_folder import ImageFolderDrive
 from gsmap_core.data.loading import find_bags
 from gsmap_core.errors import DataError
 from gsmap_core.evaluation.chamfer import chamfer_average_precision
+from gsmap_core.evaluation.metrics import MetricOptions, make_evaluators
 from gsmap_core.evaluation.raster import raster_average_precision
 from gsmap_core.evaluation.reliability import ReliabilityEvaluator
+from gsmap_core.evaluation.report import report_dict
+from gsmap_core.evaluation.sharding import evaluate_pairs
 from gsmap_core.mapfile import write_map_file
 from gsmap_core.rig import load_rig
 from gsmap_core.structures import SurroundFrame, VectorMap
 
 _LOGGER = logging.getLogger(__name__)
+#: Metrics whose numbers have keys of their own in the summary; the others are reports by name.
+_AP_METRICS = ('chamfer', 'raster')
 
 
 def open_source(source: Path | str, rig: str | None) -> list[Drive]:
@@ -97,12 +103,27 @@ def _score(
         raster = raster_average_precision(predictions, ground_truth, PAPER_CATEGORIES).to_dict()
         entries['raster_map'] = raster['mean_ap']
         entries['raster_per_category'] = raster['per_category']
+    others = [name for name in metrics if name not in _AP_METRICS]
+    pairs = list(zip(predictions, ground_truth, strict=True))
+    evaluators = evaluate_pairs(partial(make_evaluators, others, MetricOptions()), pairs)
+    entries |= {name: report_dict(evaluator) for name, evaluator in evaluators.items()}
     reliability = ReliabilityEvaluator(PAPER_CATEGORIES)
-    for prediction, truth in zip(predictions, ground_truth, strict=True):
+    for prediction, truth in pairs:
         reliability.add(prediction, truth)
     if reliability.has_vertices:
         entries['reliability'] = reliability.to_dict()
     return entries
+
+
+def _score_texts(summary: dict[str, Any], metrics: Sequence[str]) -> list[str]:
+    """Return one short text per metric that has a number."""
+    scores: dict[str, float | None] = {}
+    for name in metrics:
+        if name in _AP_METRICS:
+            scores[f'{name} mAP'] = summary[f'{name}_map']
+        elif summary[name] is not None:
+            scores[name] = summary[name].get('mean_ap', summary[name].get('mean'))
+    return [f'{name} {score:.3f}' for name, score in scores.items() if score is not None]
 
 
 def predict_source(args: argparse.Namespace) -> int:
@@ -151,6 +172,7 @@ def predict_source(args: argparse.Namespace) -> int:
     }
     if 'raster' in metrics:
         summary |= {'raster_map': None, 'raster_per_category': None}
+    summary |= {name: None for name in metrics if name not in _AP_METRICS}
     if ground_truth and len(ground_truth) == len(predictions):
         write_map_file(out / 'ground_truth.map.json', ground_truth)
         outputs.append(str(out / 'ground_truth.map.json'))
@@ -163,8 +185,7 @@ def predict_source(args: argparse.Namespace) -> int:
         print(
             f'{summary["frames_mapped"]} frames mapped, {summary["frames_per_second"]} per second'
         )
-        scores = {name: summary[f'{name}_map'] for name in metrics}
-        found = [f'{name} mAP {score:.3f}' for name, score in scores.items() if score is not None]
+        found = _score_texts(summary, metrics)
         print(', '.join(found) or 'no ground truth to score')
         print('\n'.join(outputs))
     if failed:

@@ -29,7 +29,8 @@ def checkpoint(tmp_path_factory):
 def test_a_bag_is_mapped_scored_and_drawn(tmp_path, checkpoint, capsys):
     bag, out = tmp_path / 'fake.mcap', tmp_path / 'out'
     write_bag(FakeRecording(FakeDrive(num_frames=4)), bag)
-    arguments = ['--weights', checkpoint, '--out', str(out), '--metric', 'chamfer,raster']
+    metrics = 'chamfer,raster,consistency,geometry'
+    arguments = ['--weights', checkpoint, '--out', str(out), '--metric', metrics]
     assert main(['predict', str(bag), *arguments, '--json', '--video']) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary['frames_mapped'] == 4 and summary['frames_failed'] == []
@@ -37,6 +38,8 @@ def test_a_bag_is_mapped_scored_and_drawn(tmp_path, checkpoint, capsys):
     assert set(summary['per_category']) == {'divider', 'ped_crossing', 'boundary'}
     assert 0 <= summary['raster_map'] <= 1
     assert set(summary['raster_per_category']) == {'divider', 'ped_crossing', 'boundary'}
+    assert 0 <= summary['consistency']['mean_ap'] <= 1
+    assert summary['geometry']['num_frames'] == 4
     predictions = read_map_file(out / 'predictions.map.json')
     truth = read_map_file(out / 'ground_truth.map.json')
     assert [m.stamp_ns for m in predictions] == [m.stamp_ns for m in truth]
@@ -51,6 +54,8 @@ def test_stride_and_limit(tmp_path, checkpoint, capsys):
     arguments = ['--weights', checkpoint, '--out', str(tmp_path / 'out'), '--figures', '0']
     assert main(['predict', str(bag), *arguments, '--stride', '2', '--limit', '2', '--json']) == 0
     assert json.loads(capsys.readouterr().out)['frames_mapped'] == 2
+    assert main(['predict', str(bag), *arguments, '--limit', '1', '--metric', 'bev_iou']) == 0
+    assert '1 frames mapped' in capsys.readouterr().out
 
 
 def test_an_image_folder_with_a_rig(tmp_path, checkpoint, capsys):
