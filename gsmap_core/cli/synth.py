@@ -89,6 +89,7 @@ def plan_drives(args: argparse.Namespace) -> list[DriveSpec]:
             raise ConfigError(
                 f'--{name.replace("_", "-")} {getattr(args, name)}; expected {least} or more'
             )
+    rig, rate = DEFAULTS[args.layout]
     specs = []
     for town_seed in range(args.first_seed, args.first_seed + args.towns):
         for drive_seed in range(args.drives_per_town):
@@ -99,9 +100,9 @@ def plan_drives(args: argparse.Namespace) -> list[DriveSpec]:
                         town_seed=town_seed,
                         drive_seed=drive_seed,
                         setting=args.setting,
-                        rig=args.rig,
+                        rig=args.rig or rig,
                         duration_s=args.duration,
-                        rate_hz=args.rate,
+                        rate_hz=rate if args.rate is None else args.rate,
                         image_width_px=args.width,
                         conditions=args.conditions,
                         variant=variant,
@@ -124,10 +125,8 @@ def run(args: argparse.Namespace) -> int:
     from gsmap_core.cli.synth_drives import layout_of
     from gsmap_core.rig import load_rig
 
-    rig, rate = DEFAULTS[args.layout]
-    args.rig, args.rate = args.rig or rig, rate if args.rate is None else args.rate
     specs = plan_drives(args)
-    load_rig(args.rig)  # complains now rather than in every worker
+    load_rig(specs[0].rig)  # complains now rather than in every worker
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     layout = layout_of(args.layout, folder, specs, args.overwrite)

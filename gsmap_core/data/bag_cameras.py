@@ -160,6 +160,11 @@ class PictureReader:
         self._maps: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         self._has_warned = False
 
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether pictures are compressed and rectified already."""
+        return self._topics.is_compressed and self._raw is self._rectified
+
     def read(
         self, message: Any, where: str, max_width_px: int | None = None
     ) -> tuple[ImageArray, Camera]:

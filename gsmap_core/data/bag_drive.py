@@ -17,19 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gsmap_core.data import messages as msg
-from gsmap_core.data.bag_cameras import (
-    CameraTopics,
-    PictureReader,
-    camera_from_info,
-    find_camera_topics,
-)
-from gsmap_core.data.bag_queries import read_transforms
+from gsmap_core.data.bag_cameras import CameraTopics
+from gsmap_core.data.bag_queries import add_odometry, read_transforms
 from gsmap_core.data.bag_reader import BagReader, RawMessage, TopicInfo
+from gsmap_core.data.bag_rig import pick_cameras, read_rig
 from gsmap_core.data.bag_writer import GLOBAL_MAP_TOPIC, GROUND_TRUTH_TOPIC, LIDAR_TOPIC
 from gsmap_core.data.camera_sets import CameraSet, build_camera_sets
 from gsmap_core.data.drive_messages import points_from_message
 from gsmap_core.data.groundtruth import move_local_map
-from gsmap_core.errors import CalibrationError, DataError, GsmapError, TransformError
+from gsmap_core.errors import TransformError
 from gsmap_core.geometry.transforms import invert, transform_points
 from gsmap_core.structures import (
     Camera,
@@ -97,10 +93,15 @@ class BagDrive:
         self.sets_dropped: dict[str, int] = {}
         self._tolerance_ns = round(options.set_tolerance_s * 1e9)
         self._tree = read_transforms(reader)
+        self._pose_topic = '/tf'
         self._pose_frame = self._find_pose_frame()
-        self._topics = self._pick_cameras(rig)
-        self._pictures: dict[str, PictureReader] = {}
-        self._rig = self._read_rig(rig)
+        if self._pose_frame is None:
+            self._pose_topic = add_odometry(reader, self._tree, options.base_frame)
+            self._pose_frame = self._find_pose_frame()
+        self._topics = pick_cameras(reader, rig)
+        self._rig, self._pictures = read_rig(
+            reader, self._topics, self._tree, options.base_frame, rig, self.name
+        )
         self._stamps = [
             reader.header_stamps_ns(self._topics[name].image)
             if name in self._topics
@@ -174,6 +175,40 @@ class BagDrive:
         truth = None if self._sample_ids[1] else self._ground_truth_message(index)
         return truth.sample_id if truth is not None else ''
 
+    def image_stamps_ns(self, index: int) -> tuple[int | None, ...]:
+        """Return the stamps of a set's images in the order of the rig; None: missing [ns]."""
+        return tuple(
+            None if image is None else int(stamps[image])
+            for stamps, image in zip(self._stamps, self._sets[index].indices, strict=True)
+        )
+
+    def recorded_jpeg(self, index: int, camera: int) -> bytes | None:
+        """Return an image of a set as it was recorded, if that is a rectified JPEG; else None.
+
+        Args:
+            index: number of the set.
+            camera: number of the camera in the rig.
+        """
+        image = self._sets[index].indices[camera]
+        name = self._rig.names[camera]
+        if image is None or not self._pictures[name].keeps_pixels:
+            return None
+        data = self.reader.message(self._topics[name].image, image).data.tobytes()
+        return data if data[:2] == b'\xff\xd8' else None
+
+    @cached_property
+    def pose_stamps_ns(self) -> list[int]:
+        """Stamps of the recorded poses, ascending [ns]; none in a recording without poses."""
+        if self._pose_frame is None or self._pose_topic not in self.topics:
+            return []
+        span = self._tree.coverage_ns(self._pose_frame, self.options.base_frame)
+        if span is None:
+            return []
+        stamps = np.unique(self.reader.log_times_ns(self._pose_topic))
+        if self._pose_topic != '/tf':
+            stamps = np.unique(self.reader.header_stamps_ns(self._pose_topic))
+        return [int(stamp) for stamp in stamps if span[0] <= stamp <= span[1]]
+
     def map_from_base(self, stamp_ns: int) -> FloatArray | None:
         """Return the (4, 4) ego pose at a stamp; None in a recording without poses.
 
@@ -231,10 +266,11 @@ class BagDrive:
         )
 
     def ground_truth(self, index: int) -> VectorMap | None:
-        """Return the elements in the ego frame at the set's stamp, or None.
+        """Return the elements at the set's stamp, in the frame they were recorded in, or None.
 
-        A recorded map belongs to the one set nearest to it; if it is of a slightly different
-        moment, it is moved by the ego motion in between.
+        That is the ego frame, or the LiDAR frame of the nuScenes protocols. A recorded map belongs
+        to the one set nearest to it; if it is of a slightly different moment, it is moved by the
+        ego motion in between.
 
         Raises:
             DataError: the recorded message is not valid.
@@ -254,7 +290,10 @@ class BagDrive:
                     f"'{self.path}': ground truth at {truth.stamp_ns} ns belongs to the images at "
                     f'{stamp_ns} ns, but there are no poses to move it by; record /tf'
                 )
-            truth = move_local_map(truth, invert(pose) @ pose_then)
+            motion = invert(pose) @ pose_then
+            if truth.reference == 'lidar':
+                motion = self._in_lidar_frame(motion)
+            truth = move_local_map(truth, motion)
         sample_id = truth.sample_id or self.sample_id(index)
         return replace(truth, stamp_ns=stamp_ns, map_from_base=pose, sample_id=sample_id)
 
@@ -299,6 +338,16 @@ class BagDrive:
         """Yield the messages as recorded, by log time."""
         return self.reader.messages(topics)
 
+    def _in_lidar_frame(self, motion: FloatArray) -> FloatArray:
+        """Express a motion of the ego frame as one of the nuScenes LiDAR frame."""
+        base_from_lidar = self._rig.base_from_lidar
+        if base_from_lidar is None:
+            raise TransformError(
+                f"'{self.path}': ground truth is in the frame '{msg.NUSCENES_LIDAR_FRAME}', which "
+                'is not in /tf_static; record it, or give a rig file with base_from_lidar'
+            )
+        return invert(base_from_lidar) @ motion @ base_from_lidar
+
     @cached_property
     def _lidar_stamps(self) -> npt.NDArray[np.int64]:
         return self.reader.header_stamps_ns(LIDAR_TOPIC)
@@ -338,84 +387,6 @@ class BagDrive:
                 return frame
         return None
 
-    def _pick_cameras(self, rig: CameraRig | None) -> dict[str, CameraTopics]:
-        found = find_camera_topics(self.reader.topics.values())
-        if not found:
-            raise DataError(
-                f"'{self.reader.path}' has no camera images; expected topics like "
-                f'/cam_front/image_rect/compressed, it has {", ".join(sorted(self.reader.topics))}'
-            )
-        if rig is not None:
-            missing = [name for name in rig.names if name not in found]
-            if len(missing) == len(rig):
-                raise DataError(
-                    f"'{self.reader.path}' has none of the cameras of rig '{rig.name}' "
-                    f'({", ".join(rig.names)}); it has {", ".join(found)}'
-                )
-            if missing:
-                _log.warning("'%s': no images of %s", self.reader.path, ', '.join(missing))
-            return {name: found[name] for name in rig.names if name in found}
-        stated = [n for n in self.reader.metadata.get('cameras', '').split(',') if n in found]
-        others = sorted((n for n in found if n not in stated), key=_front_first)
-        return {name: found[name] for name in (*stated, *others)}
-
-    def _read_rig(self, rig: CameraRig | None) -> CameraRig:
-        cameras = []
-        for name, topics in self._topics.items():
-            if rig is not None:
-                rectified = replace(rig.camera(name), distortion_model='none', distortion=())
-                raw = rectified if topics.is_rectified else rig.camera(name)
-                if raw.distortion_model == 'none':
-                    raw = rectified
-            else:
-                raw, rectified = self._calibration(topics)
-            cameras.append(rectified)
-            self._pictures[name] = PictureReader(topics, raw, rectified)
-        if rig is not None:
-            plain = {camera.name: camera for camera in cameras}
-            return replace(rig, cameras=tuple(plain.get(c.name, c) for c in rig.cameras))
-        name = self.reader.metadata.get('rig') or self.name
-        return CameraRig(name, tuple(cameras), self._base_from_lidar())
-
-    def _base_from_lidar(self) -> FloatArray | None:
-        base, lidar = self.options.base_frame, msg.NUSCENES_LIDAR_FRAME
-        if not self._tree.is_connected(base, lidar):
-            return None
-        # It does not move; any stamp will do where the chain is static.
-        return self._tree.lookup(base, lidar, 0)
-
-    def _calibration(self, topics: CameraTopics) -> tuple[Camera, Camera]:
-        info_topic = self.topics.get(topics.info)
-        if info_topic is None or not info_topic.count:
-            raise CalibrationError(
-                f"'{self.path}': camera '{topics.name}' has images but no '{topics.info}'; record "
-                'its CameraInfo or give a rig file'
-            )
-        info = self.reader.message(topics.info, 0)
-        last = self.reader.message(topics.info, info_topic.count - 1)
-        if not all(np.array_equal(getattr(info, f), getattr(last, f)) for f in ('k', 'd', 'p')):
-            _log.warning(
-                "'%s': topic '%s' changes during the drive; its first calibration is used",
-                self.path,
-                topics.info,
-            )
-        frame_id = info.header.frame_id.lstrip('/')
-        try:
-            # Extrinsics do not move; any stamp will do where the chain is static.
-            extrinsics = self._tree.lookup(
-                self.options.base_frame, frame_id, msg.time_to_ns(info.header.stamp)
-            )
-        except TransformError as error:
-            raise CalibrationError(
-                f"'{self.path}': camera '{topics.name}': no extrinsics "
-                f"'{self.options.base_frame}' <- '{frame_id}' ({error}); "
-                'record /tf_static or give a rig file'
-            ) from error
-        try:
-            return camera_from_info(info, topics, extrinsics)
-        except GsmapError as error:
-            raise CalibrationError(f"'{self.path}': {error}") from error
-
     def _covered(self, sets: list[CameraSet]) -> list[CameraSet]:
         """Leave out the sets in which an image has no pose."""
         if self._pose_frame is None:
@@ -441,11 +412,6 @@ class BagDrive:
                 len(sets),
             )
         return kept
-
-
-def _front_first(name: str) -> tuple[bool, str]:
-    is_front = 'front' in name and 'left' not in name and 'right' not in name
-    return not is_front, name
 
 
 def _nearest_index(stamps: npt.NDArray[np.int64], stamp_ns: int, tolerance_ns: int) -> int | None:

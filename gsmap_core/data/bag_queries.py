@@ -10,6 +10,7 @@ from gsmap_core.data import messages as msg
 from gsmap_core.data.bag_reader import BagReader
 from gsmap_core.data.tf_tree import TransformTree
 from gsmap_core.errors import DataError, TransformError
+from gsmap_core.geometry.transforms import transform_from_quaternion
 from gsmap_core.structures import VectorMap
 
 _log = logging.getLogger(__name__)
@@ -68,3 +69,47 @@ def read_transforms(reader: BagReader) -> TransformTree:
                     is_static=topic == '/tf_static',
                 )
     return tree
+
+
+def add_odometry(reader: BagReader, tree: TransformTree, base_frame: str) -> str:
+    """Take poses from the one odometry topic of a recording whose TF does not have them.
+
+    Args:
+        reader: the recording.
+        tree: gets the poses.
+        base_frame: vehicle frame, which the odometry must be about.
+
+    Returns:
+        The topic; empty where the recording has no odometry of the vehicle.
+
+    Raises:
+        DataError: several topics hold odometry of the vehicle.
+    """
+    topics = [t.name for t in reader.topics.values() if t.type == msg.ODOMETRY and t.count]
+    fitting = []
+    for topic in topics:
+        child = reader.message(topic, 0).child_frame_id.lstrip('/')
+        if child == base_frame:
+            fitting.append(topic)
+        else:
+            _log.warning(
+                "'%s': %s is about '%s', not '%s'; it is not used",
+                *(reader.path, topic, child, base_frame),
+            )
+    if len(fitting) > 1:
+        raise DataError(
+            f"'{reader.path}': {', '.join(sorted(fitting))} all hold odometry of '{base_frame}' "
+            'and /tf has no pose of it; expected one: leave the others out of the recording'
+        )
+    if not fitting:
+        return ''
+    for raw in reader.messages(fitting):
+        message = reader.deserialise(raw.data, raw.topic)
+        place, turn = message.pose.pose.position, message.pose.pose.orientation
+        pose = transform_from_quaternion(
+            [place.x, place.y, place.z], [turn.x, turn.y, turn.z, turn.w]
+        )
+        stamp_ns = msg.time_to_ns(message.header.stamp)
+        tree.add(message.header.frame_id, base_frame, stamp_ns, pose)
+    _log.info("'%s': poses are those of %s", reader.path, fitting[0])
+    return fitting[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ def write_bag(
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
     limit: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> BagSummary:
     """Write a drive with everything that is known about it.
 
@@ -60,20 +61,22 @@ def write_bag(
         request. Log time = header stamp = sensor time.
 
     Args:
-        recording: the drive.
+        recording: the drive; one without a rig (`rig` None) is written without cameras.
         path: folder to make, or a file ending in `.mcap`.
         lidar: also write the point clouds.
         progress: called with the number of sets written and the total, 0 if that is unknown.
         overwrite: replace an existing recording.
         limit: stop after that many camera sets.
+        metadata: more free text for the bag.
 
     Raises:
         DataError: the path exists; frames are not in time order; an image names no camera of the
             rig; there are no
             frames or no poses.
     """
-    rig = recording.rig
-    distorted = [camera.name for camera in rig.cameras if camera.distortion_model != 'none']
+    rig: CameraRig | None = recording.rig
+    cameras = () if rig is None else rig.cameras
+    distorted = [camera.name for camera in cameras if camera.distortion_model != 'none']
     if distorted:
         raise DataError(
             f"drive '{recording.name}': cameras {', '.join(distorted)} have lens distortion; "
@@ -81,13 +84,14 @@ def write_bag(
         )
     if not recording.poses:
         raise DataError(f"drive '{recording.name}' has no poses; expected at least one")
-    metadata = {
+    text = {
         'scene': recording.name,
-        'rig': rig.name,
-        'cameras': ','.join(rig.names),
+        'rig': '' if rig is None else rig.name,
+        'cameras': ','.join(camera.name for camera in cameras),
         **recording.metadata,
+        **(metadata or {}),
     }
-    with BagRecorder(path, metadata, overwrite=overwrite) as recorder:
+    with BagRecorder(path, text, overwrite=overwrite) as recorder:
         queue = _DriveQueue(recorder, recording)
         total = len(recording) if isinstance(recording, Sized) else 0
         total = min(total, limit) if limit is not None and total else total
@@ -126,7 +130,8 @@ class _DriveQueue:
     def __init__(self, recorder: BagRecorder, recording: Recording) -> None:
         self._recorder = recorder
         self._recording = recording
-        self._rig: CameraRig = recording.rig
+        self._rig: CameraRig | None = recording.rig
+        self._cameras = () if self._rig is None else self._rig.cameras
         self._poses = sorted(recording.poses, key=lambda pose: pose.stamp_ns)
         self._next_pose = 0
         self._heap: list[_Pending] = []
@@ -137,7 +142,7 @@ class _DriveQueue:
         recorder.add_topic('/tf_static', msg.TF_MESSAGE, LATCHED_QOS)
         recorder.add_topic('/tf', msg.TF_MESSAGE, TF_QOS)
         recorder.add_topic(ODOMETRY_TOPIC, msg.ODOMETRY, TF_QOS)
-        for camera in self._rig.cameras:
+        for camera in self._cameras:
             recorder.add_topic(image_topic(camera.name), msg.COMPRESSED_IMAGE, IMAGE_QOS)
             recorder.add_topic(info_topic(camera.name), msg.CAMERA_INFO, IMAGE_QOS)
 
@@ -148,6 +153,7 @@ class _DriveQueue:
             self._write_static(min(*stamps, self._poses[0].stamp_ns))
         self._flush(min(stamps))
         for image in frame.images:
+            assert self._rig is not None, 'a drive without a rig has no images'
             camera = self._rig.camera(image.camera)
             self._push(
                 image.stamp_ns,
@@ -229,9 +235,9 @@ class _DriveQueue:
             msg.make_transform_stamped(
                 stamp_ns, msg.BASE_FRAME, camera.frame_id, camera.base_from_camera
             )
-            for camera in self._rig.cameras
+            for camera in self._cameras
         ]
-        if self._rig.base_from_lidar is not None:
+        if self._rig is not None and self._rig.base_from_lidar is not None:
             transforms.append(
                 msg.make_transform_stamped(
                     stamp_ns, msg.BASE_FRAME, msg.NUSCENES_LIDAR_FRAME, self._rig.base_from_lidar

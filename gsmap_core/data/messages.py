@@ -164,14 +164,21 @@ def element_from_message(message: Any, has_z: bool) -> MapElement:
 def local_map_to_message(local_map: VectorMap, frame_id: str = BASE_FRAME) -> Any:
     """Build a `gsmap_ros/MapElementArray`; scene and pose do not travel in it (bag metadata, TF).
 
+    Args:
+        local_map: elements in the ego frame, or in the LiDAR frame of the nuScenes protocols,
+            whose name the header then has.
+        frame_id: name of the ego frame.
+
     Raises:
-        DataError: the map is not in the ego frame.
+        DataError: the map is in another frame.
     """
-    if local_map.reference != 'ego':
+    if local_map.reference not in ('ego', 'lidar'):
         raise DataError(
             f"local map '{local_map.sample_id}' is in the {local_map.reference} frame; "
-            'a MapElementArray holds the ego frame: convert it first'
+            'a MapElementArray holds the ego frame or the LiDAR frame: convert it first'
         )
+    if local_map.reference == 'lidar':
+        frame_id = NUSCENES_LIDAR_FRAME
     area = local_map.range
     return make_message(
         MAP_ELEMENT_ARRAY,
@@ -192,7 +199,10 @@ def local_map_from_message(
     map_from_base: FloatArray | None = None,
     where: str = 'MapElementArray',
 ) -> VectorMap:
-    """Return the local map of a `gsmap_ros/MapElementArray`, in the ego frame.
+    """Return the local map of a `gsmap_ros/MapElementArray`.
+
+    Its reference is `lidar` if the header names the LiDAR frame of the nuScenes protocols, else
+    `ego`.
 
     Args:
         message: the message.
@@ -203,7 +213,9 @@ def local_map_from_message(
     Raises:
         DataError: the message holds no valid map.
     """
-    return _map_from_message(message, 'ego', message.sample_id, scene, map_from_base, where)
+    is_lidar = message.header.frame_id == NUSCENES_LIDAR_FRAME
+    reference = 'lidar' if is_lidar else 'ego'
+    return _map_from_message(message, reference, message.sample_id, scene, map_from_base, where)
 
 
 def global_map_to_message(

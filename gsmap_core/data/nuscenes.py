@@ -347,14 +347,8 @@ class NuScenesDrive:
         """Yield the camera sets by time, with the files that are there.
 
         Raises:
-            ConfigError: ground truth in another frame than the ego frame was asked for.
             DataError: a file cannot be read.
         """
-        if self._options is not None and self._options.reference != 'ego':
-            raise ConfigError(
-                f"drive '{self.name}': ground truth in the {self._options.reference} frame cannot "
-                'be recorded; recordings hold it in the ego frame'
-            )
         for index, chosen in enumerate(self._scene.sets):
             images = [
                 RecordedImage(

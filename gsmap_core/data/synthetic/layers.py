@@ -20,6 +20,7 @@ from gsmap_core.data.synthetic.planar import (
     line_on_ground,
     polygon_rings,
     polygons_of,
+    strip,
 )
 from gsmap_core.data.synthetic.roads import RoadNetwork, Street, build_network
 from gsmap_core.data.synthetic.scene import Material, Town
@@ -28,6 +29,8 @@ from gsmap_core.structures import FloatArray
 
 #: A cut through the asphalt reaches this far past the kerb [m].
 _CUT_PAST_KERB_M = 0.5
+#: Neighbouring road areas share a strip of this width [m].
+_OVERLAP_M = 0.5
 #: Centre lines that are painted; the others have no line to change sides over.
 _PAINTED_CENTRES = ('double', 'solid', 'dashed')
 
@@ -88,7 +91,7 @@ class TownLayers:
         road_dividers: (P, 2) lines between the two directions of a street.
         lane_dividers: (P, 2) lines between lanes of one direction.
         crossings: (4, 2) rings; edges 3-0 and 1-2 run the way that people walk.
-        road_areas: pieces whose union is the asphalt.
+        road_areas: overlapping pieces whose union is the asphalt.
         walkways: (exterior, holes) of the sidewalks.
         has_yellow_centre: colour of the centre lines.
     """
@@ -246,29 +249,36 @@ def _add_stretch(
 def _road_areas(
     town: Town, network: RoadNetwork, markings: Markings, spacing: float
 ) -> tuple[RoadArea, ...]:
-    """Cut the asphalt at the mouths of the streets and through the islands: no piece has holes."""
+    """Cut the asphalt at the mouths of the streets and through the islands: no piece has holes.
+
+    Neighbours overlap by a strip: the seam between two areas that only touch can reappear as a
+    boundary when both are clipped before they are united.
+    """
     asphalt = shapely.union_all(town_asphalt(town))
-    cuts = []
-    for street, layout in zip(network.streets, markings.layouts, strict=True):
-        stations = list(street.mouths)
-        if street.profile.centre == 'median':
-            stations += [(begin + end) / 2 for begin, end in layout.lines]
-        reach = street.profile.half_width_m + _CUT_PAST_KERB_M
-        cuts += [
-            street.curve.at(np.full(2, station), np.array([-reach, reach])) for station in stations
-        ]
-    # Neighbours share the very vertices of noded edges, those for the height included: their
-    # union leaves no seams.
+    bands = [
+        strip(street.curve, np.array([station, station + _OVERLAP_M]), -reach, reach)
+        for street, layout in zip(network.streets, markings.layouts, strict=True)
+        for reach in [street.profile.half_width_m + _CUT_PAST_KERB_M]
+        for station in _cut_stations(street, layout)
+    ]
+    # Polygons that share noded edges share their very vertices, those for the height included.
     kerbs = [
         shapely.LinearRing(densified(ring, spacing, closed=True))
         for polygon in polygons_of(asphalt)
         for outline, holes in [polygon_rings(polygon)]
         for ring in (outline, *holes)
     ]
-    noded = shapely.union_all(
-        [*kerbs, *(shapely.LineString(densified(cut, spacing)) for cut in cuts)]
-    )
+    cuts = [shapely.LineString(densified(end, spacing)) for b in bands for end in (b[::3], b[1:3])]
+    noded = shapely.get_parts(shapely.union_all([*kerbs, *cuts]))
     shapely.prepare(asphalt)
+    pieces = [
+        polygon
+        for polygon in polygons_of(shapely.polygonize(noded))
+        if asphalt.contains(polygon.representative_point())
+    ]
+    band_area = shapely.union_all([shapely.Polygon(band) for band in bands])
+    is_strip = [band_area.contains(piece.representative_point()) for piece in pieces]
+    strips = [piece for piece, of_band in zip(pieces, is_strip, strict=True) if of_band]
     middles = shapely.multipoints(
         [
             network.streets[arm.street].curve.points[0 if arm.at_start else -1]
@@ -277,11 +287,21 @@ def _road_areas(
         ]
     )
     areas = []
-    for polygon in polygons_of(shapely.polygonize(shapely.get_parts(noded))):
-        if asphalt.contains(polygon.representative_point()):
-            outline = np.asarray(shapely.geometry.polygon.orient(polygon).exterior.coords)[:-1]
+    for piece, of_band in zip(pieces, is_strip, strict=True):
+        if not of_band:
+            beside = [s for s in strips if s.intersection(piece).length > _OVERLAP_M]
+            polygon = shapely.geometry.polygon.orient(shapely.union_all([piece, *beside]))
+            outline = np.asarray(polygon.exterior.coords)[:-1]
             areas.append(RoadArea(outline, polygon.intersects(middles)))
     return tuple(areas)
+
+
+def _cut_stations(street: Street, layout: StreetLayout) -> list[float]:
+    """Return where the strips begin in which the areas of a street overlap [m]."""
+    stations = [street.mouths[0], street.mouths[1] - _OVERLAP_M]
+    if street.profile.centre == 'median':
+        stations += [(begin + end - _OVERLAP_M) / 2 for begin, end in layout.lines]
+    return stations
 
 
 def _walkways(town: Town) -> tuple[shapely.Polygon, ...]:

@@ -21,6 +21,7 @@ def test_convert_writes_a_bag_per_scene(tmp_path, capsys):
     make_folder(tmp_path / 'in', 'b', 1_500_000)
     make_folder(tmp_path / 'in', 'c', 1_000_000, scene='scene-y')
     arguments = ['convert', 'nuscenes-json', str(tmp_path / 'in'), str(tmp_path / 'out')]
+    arguments += ['--workers', '1']
     assert main([*arguments, '--dry-run', '--json']) == 0
     assert [bag['frames'] for bag in output(capsys)['bags']] == [2, 1]
     assert not (tmp_path / 'out').exists()
@@ -29,9 +30,11 @@ def test_convert_writes_a_bag_per_scene(tmp_path, capsys):
     assert [bag['frames'] for bag in json.loads(printed.out)['bags']] == [2, 1]
     assert 'CC BY-NC-SA' in printed.err
     assert len(open_bag(tmp_path / 'out' / 'scene-x')) == 2
-    # Again: refused, unless asked for; one scene alone; cut short.
-    assert main(arguments) == 2
-    assert 'exists already' in capsys.readouterr().err
+    # Again: kept; other options need --overwrite; one scene alone; cut short.
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count('there already, kept') == 2
+    assert main([*arguments, '--limit', '1']) == 1
+    assert 'exists already and was converted with other options' in capsys.readouterr().out
     assert main([*arguments, '--overwrite', '--scene', 'scene-x', '--limit', '1']) == 0
     assert len(open_bag(tmp_path / 'out' / 'scene-x')) == 1
     assert main([*arguments, '--scene', 'scene-z']) == 2

@@ -105,8 +105,12 @@ def test_a_global_map_keeps_float64_area_and_frame():
 
 
 def test_frames_are_not_mixed_up():
-    with pytest.raises(DataError, match='lidar'):
-        msg.local_map_to_message(VectorMap(reference='lidar'))
+    with pytest.raises(DataError, match='in the map frame'):
+        msg.local_map_to_message(VectorMap(reference='map'))
+    # The frame of the nuScenes protocols travels under its own name.
+    message = msg.local_map_to_message(VectorMap(reference='lidar'))
+    assert message.header.frame_id == 'nuscenes_lidar'
+    assert msg.local_map_from_message(message).reference == 'lidar'
     with pytest.raises(DataError, match='ego'):
         msg.global_map_to_message(VectorMap(reference='ego'))
 

@@ -135,8 +135,15 @@ def test_through_a_bag_and_back(root, tmp_path):
             expected = one.vertices + [tiny.SPEED_M_S * 0.04, 0.0]
             np.testing.assert_allclose(other.vertices, expected, atol=1e-4)
     lidar_frame = NuScenesDataset(root, ground_truth=GroundTruthOptions(reference='lidar'))
-    with pytest.raises(ConfigError, match='ego frame'):
-        next(lidar_frame.drive('scene-0001').frames())
+    write_bag(lidar_frame.drive('scene-0001'), tmp_path / 'lidar')
+    there, here = (
+        item.ground_truth(0)
+        for item in (lidar_frame.drive('scene-0001'), open_bag(tmp_path / 'lidar'))
+    )
+    assert there.reference == here.reference == 'lidar'
+    for one, other in zip(there.elements, here.elements, strict=True):
+        expected = one.vertices + [0.0, tiny.SPEED_M_S * 0.04]
+        np.testing.assert_allclose(other.vertices, expected, atol=1e-4)
 
 
 def test_missing_images_are_listed_and_broken_ones_named(own_root):
