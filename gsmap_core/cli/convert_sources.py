@@ -175,7 +175,7 @@ class Argoverse2(Source):
                 variant=args.variant,
                 range=_range_of(args, False) or PerceptionRange(),
                 heights=args.heights,
-                centerline=args.centerline,
+                categories=_categories(args),
             )
         options = Argoverse2Options(rate_hz=args.rate, lidar=not args.no_lidar, truth=truth)
         rig = load_rig(args.rig) if args.rig else None

@@ -200,7 +200,13 @@ def published_samples(
 
 
 def _is_log(folder: Path) -> bool:
-    return folder.is_dir() and any((folder / sign).exists() for sign in _SIGNS_OF_A_LOG)
+    # Names that begin with a dot are logs being written, or left by a writer that was killed.
+    is_hidden = folder.name.startswith('.')
+    return (
+        folder.is_dir()
+        and not is_hidden
+        and any((folder / sign).exists() for sign in _SIGNS_OF_A_LOG)
+    )
 
 
 def _split(folder: Path) -> str:

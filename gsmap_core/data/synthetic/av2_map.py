@@ -1,7 +1,9 @@
 """A town as the map of an Argoverse 2 log: vector map archive and ground height raster.
 
 The city frame is the town frame. Where nothing is painted between two lanes, they are no
-neighbours: one does not change lanes there, and no divider is derived from them.
+neighbours: one does not change lanes there, and no divider is derived from them. Of two lanes that
+meet at a centre line only the one that follows its street names the other: the published
+construction loses a line that two opposing lanes share from end to end.
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ def ground_raster(town: Town) -> tuple[np.ndarray, dict[str, Any]]:
 def _lane(
     number: int, segment: LaneSegment, is_yellow: bool, ground: HeightField
 ) -> dict[str, Any]:
+    is_second_at_centre = segment.is_innermost and segment.street < 0
     return {
         'id': _FIRST_LANE + number,
         'is_intersection': segment.street == 0,
@@ -80,7 +83,7 @@ def _lane(
         'successors': [_FIRST_LANE + other for other in segment.successors],
         'predecessors': [_FIRST_LANE + other for other in segment.predecessors],
         'right_neighbor_id': _number(segment.right_neighbour),
-        'left_neighbor_id': _number(segment.left_neighbour),
+        'left_neighbor_id': None if is_second_at_centre else _number(segment.left_neighbour),
     }
 
 
