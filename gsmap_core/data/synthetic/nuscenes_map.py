@@ -61,7 +61,8 @@ def place_towns(
     pitch = np.ceil(sizes.max(axis=0) + _BETWEEN_TOWNS_M)
     per_city = -(-len(extents) // len(LOCATIONS))
     columns = int(np.ceil(np.sqrt(per_city)))
-    places, edges = [], {}
+    places: list[Place] = []
+    edges: dict[str, tuple[float, float]] = {}
     for index, extent in enumerate(extents):
         location, slot = LOCATIONS[index % len(LOCATIONS)], index // len(LOCATIONS)
         corner = pitch * np.array([slot % columns, slot // columns])
@@ -116,7 +117,7 @@ def raster_mask(
         for part in [*rings, *([area.outline] for area in layers.road_areas)]:
             pixels = [(ring + offset) * _MASK_PX_PER_M * [1, -1] + [0, height] for ring in part]
             # Rings of one part together: even-odd filling leaves its holes out.
-            cv2.fillPoly(mask, [np.round(ring).astype(np.int32) for ring in pixels], 255)
+            cv2.fillPoly(mask, [np.round(ring).astype(np.int32) for ring in pixels], (255,))
     return mask
 
 
