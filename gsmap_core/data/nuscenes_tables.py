@@ -12,7 +12,7 @@ import numpy as np
 from gsmap_core.data.camera_sets import build_camera_sets
 from gsmap_core.errors import CalibrationError, DataError
 from gsmap_core.geometry.transforms import transform_from_quaternion
-from gsmap_core.structures import Camera, CameraRig, FloatArray
+from gsmap_core.structures import Camera, CameraRig, FloatArray, check_transform
 
 #: Order of the cameras in rigs and in published models.
 CAMERAS: tuple[str, ...] = (
@@ -269,8 +269,15 @@ def _read_poses(
 
 
 def _pose(values: Mapping[str, Any]) -> FloatArray:
-    w, x, y, z = values['rotation']
-    return transform_from_quaternion(values['translation'], [x, y, z, w])
+    try:
+        w, x, y, z = values['rotation']
+        pose = transform_from_quaternion(values['translation'], [x, y, z, w])
+        return check_transform('pose', pose)
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"record '{values.get('token')}': no pose ({error}); expected translation x, y, z [m] "
+            'and rotation w, x, y, z'
+        ) from error
 
 
 def _file(record: Mapping[str, Any]) -> FileRecord:

@@ -181,6 +181,22 @@ def test_a_scene_without_a_camera_is_no_drive(own_root):
         NuScenesDataset(own_root)
 
 
+def test_a_pose_that_is_none_is_named(own_root):
+    path = own_root / 'v1.0-mini' / 'ego_pose.json'
+    records = json.loads(path.read_text())
+    for record in records:
+        if record['token'].endswith('-3'):
+            record['translation'][1] = float('nan')
+    path.write_text(json.dumps(records), encoding='utf-8')
+    with pytest.raises(DataError, match=r"scene-0001.*'pose-CAM_BACK_RIGHT-3'.*NaN"):
+        NuScenesDataset(own_root, rate='sweeps')
+    for record in records:
+        record.pop('rotation')
+    path.write_text(json.dumps(records), encoding='utf-8')
+    with pytest.raises(DataError, match=r"scene-0001.*'pose-CAM_.*'.*rotation"):
+        NuScenesDataset(own_root)
+
+
 def test_what_is_missing_is_said_with_its_place(own_root):
     with pytest.raises(DataError, match="nowhere' does not exist"):
         NuScenesDataset(own_root / 'nowhere')
