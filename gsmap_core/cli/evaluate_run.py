@@ -56,7 +56,7 @@ def evaluate(args: argparse.Namespace) -> int:
     else:
         pairs, left_out = _read_pairs(args)
         source = f'{args.predictions} against {args.ground_truth}'
-    options = _options(args, pairs)
+    options = _options(args, names, pairs)
     with tqdm(total=len(pairs), desc='evaluate', unit='frame', file=sys.stderr) as bar:
         try:
             evaluators = evaluate_pairs(
@@ -108,14 +108,19 @@ def _check(args: argparse.Namespace, names: Sequence[str]) -> None:
         )
 
 
-def _options(args: argparse.Namespace, pairs: Sequence[Pair]) -> MetricOptions:
+def _options(
+    args: argparse.Namespace, names: Sequence[str], pairs: Sequence[Pair]
+) -> MetricOptions:
     limits = pairs[0][1].range if pairs else None
+    # MapTracker's evaluator is StreamMapNet's with identities.
+    is_consistency = 'consistency' in names and 'chamfer' not in names
+    origin = 'streammapnet' if is_consistency else args.protocol
     return MetricOptions(
         categories=tuple(args.categories or PAPER_CATEGORIES),
         thresholds_m=(
             thresholds_from_text(args.thresholds)
             if args.thresholds
-            else default_thresholds(args.protocol, limits)
+            else default_thresholds(origin, limits)
         ),
         protocol=args.protocol,
         num_dims=args.dims,
