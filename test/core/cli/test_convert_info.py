@@ -84,3 +84,20 @@ def test_info_of_the_machine_and_of_a_configuration(capsys):
     assert report['official_only_parameters'] == 76_928
     assert report['used_parameters'] == 40_578_399 - 76_928
     assert main(['info', 'x', '--config', 'maptr_mini']) == 2
+
+
+@pytest.mark.slow
+def test_scenes_at_the_same_time_give_the_same_bags(tmp_path, capsys):
+    make_folder(tmp_path / 'in', 'a', 1_000_000)
+    make_folder(tmp_path / 'in', 'c', 1_000_000, scene='scene-y')
+    make_folder(tmp_path / 'in', 'd', 1_000_000, scene='scene-z')
+    (tmp_path / 'in' / 'd' / 'front.jpg').unlink()
+    reports = []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        command = ['convert', 'nuscenes-json', str(tmp_path / 'in'), str(out), '--json']
+        assert main([*command, '--workers', str(workers)]) == 1
+        bags = output(capsys)['bags']
+        reports.append([(bag['scene'], bag['state'], bag.get('topics')) for bag in bags])
+    assert reports[0] == reports[1]
+    assert [state for _, state, _ in reports[0]] == ['written', 'written', 'failed']
