@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = '<!-- begin numbers -->', '<!-- end numbers -->'
 CATEGORIES = ('divider', 'ped_crossing', 'boundary')
@@ -44,6 +46,7 @@ def numbers(
     test: dict[str, Any],
     baseline: dict[str, Any],
     environment: dict[str, Any],
+    started_from: str,
 ) -> str:
     """Return the measured part of the card."""
     curve = [row for row in metrics if 'chamfer_map' in row]
@@ -55,11 +58,10 @@ def numbers(
         f'| Towns trained on | seeds {seed_ranges(train)} |',
         f'| Towns validated on | seeds {seed_ranges(val)} |',
         f'| Towns tested on | {test["drives"]} drives, {test["frames_mapped"]} camera sets |',
-        f'| Steps | {metadata["step"]} of {metadata["total_steps"]}, '
-        f'batch {recipe["batch_size"]}, {recipe["precision"]} |',
-        f'| Time | {float(metadata["trained_s"]) / 3600:.2f} h on {_machine(environment)} |',
+        f'| Steps | {curve[-1]["step"]}, batch {recipe["batch_size"]}, {recipe["precision"]} |',
+        f'| Time | {metrics[-1]["trained_s"] / 3600:.2f} h on {_machine(environment)} |',
         f'| Seed | {metadata["seed"]} |',
-        f'| Started from | {metadata["initial_weights"]} |',
+        f'| Started from | {started_from} |',
         f'| Pretrained backbone | {metadata["pretrained_backbone"]} |',
         '',
         'Chamfer AP as a fraction, mean over 0.5, 1.0 and 1.5 m; ego frame, x from -30 to 30 m, '
@@ -79,6 +81,23 @@ def numbers(
         cells = [row['chamfer_map'], *(row['ap'][key] for key in CATEGORIES)]
         lines.append(f'| {row["step"]} | ' + ' | '.join(f'{cell:.3f}' for cell in cells) + ' |')
     return '\n'.join(lines)
+
+
+def joined(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Put the metrics of trainings that continue each other in one row.
+
+    Every entry gets the time that had been trained by then (`trained_s`).
+    """
+    result: list[dict[str, Any]] = []
+    step = seconds = 0.0
+    for run in runs:
+        within = 0.0
+        for entry in run:
+            within = entry.get('trained_s', within)
+            so_far = {'step': int(step + entry['step']), 'trained_s': seconds + within}
+            result.append({**entry, **so_far})
+        step, seconds = step + run[-1]['step'], seconds + within
+    return result
 
 
 def _machine(environment: dict[str, Any]) -> str:
@@ -110,6 +129,13 @@ def main() -> int:
     """Write the card; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('run', type=Path, help='folder of the training')
+    parser.add_argument(
+        '--before',
+        type=Path,
+        nargs='+',
+        default=[],
+        help='trainings that it went on from, in order',
+    )
     parser.add_argument('--test', type=Path, required=True, help='summary.json of gsmap predict')
     parser.add_argument('--baseline', type=Path, required=True, help='the same, classical engine')
     parser.add_argument('--weights', type=Path, required=True, help='the shipped checkpoint')
@@ -119,7 +145,10 @@ def main() -> int:
     from gsmap_core.training.run_directory import RunDirectory
 
     metadata = load_checkpoint(args.weights).metadata
-    metrics = RunDirectory(args.run).metrics()
+    runs = [*args.before, args.run]
+    metrics = joined([RunDirectory(run).metrics() for run in runs])
+    first = yaml.safe_load((runs[0] / 'config.yaml').read_text(encoding='utf-8'))
+    started_from = Path(first.get('initial_weights') or 'random weights').name
     test, baseline = (json.loads(path.read_text()) for path in (args.test, args.baseline))
     picture = ROOT / 'docs' / 'images' / f'{args.weights.stem}_curve.png'
     draw_curve(metrics, picture)
@@ -128,7 +157,7 @@ def main() -> int:
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     environment = json.loads((args.run / 'environment.json').read_text(encoding='utf-8'))
-    body = numbers(metadata, metrics, test, baseline, environment)
+    body = numbers(metadata, metrics, test, baseline, environment, started_from)
     card.write_text(f'{before}{BEGIN}\n{body}\n{END}{after}', encoding='utf-8')
     print(f'wrote {card} and {picture}')
     return 0
