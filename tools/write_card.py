@@ -50,6 +50,7 @@ def numbers(
 ) -> str:
     """Return the measured part of the card."""
     curve = [row for row in metrics if 'chamfer_map' in row]
+    before = metrics[-1]['step'] - int(metadata['total_steps'])
     train, val = json.loads(metadata['train_drives']), json.loads(metadata['val_drives'])
     recipe = json.loads(metadata['recipe'])
     lines = [
@@ -58,7 +59,8 @@ def numbers(
         f'| Towns trained on | seeds {seed_ranges(train)} |',
         f'| Towns validated on | seeds {seed_ranges(val)} |',
         f'| Towns tested on | {test["drives"]} drives, {test["frames_mapped"]} camera sets |',
-        f'| Steps | {curve[-1]["step"]}, batch {recipe["batch_size"]}, {recipe["precision"]} |',
+        f'| Steps | {metadata["step"]} of {metadata["total_steps"]}{_after(before)}, '
+        f'batch {recipe["batch_size"]}, {recipe["precision"]} |',
         f'| Time | {metrics[-1]["trained_s"] / 3600:.2f} h on {_machine(environment)} |',
         f'| Seed | {metadata["seed"]} |',
         f'| Started from | {started_from} |',
@@ -81,6 +83,10 @@ def numbers(
         cells = [row['chamfer_map'], *(row['ap'][key] for key in CATEGORIES)]
         lines.append(f'| {row["step"]} | ' + ' | '.join(f'{cell:.3f}' for cell in cells) + ' |')
     return '\n'.join(lines)
+
+
+def _after(steps: int) -> str:
+    return f' after {steps} of the trainings before' if steps > 0 else ''
 
 
 def joined(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
