@@ -42,8 +42,11 @@ def run_suite(suite: Suite, results: Path, args: argparse.Namespace) -> int:
         if not any(record['seed'] == seed for record in records[row])
     ]
     print(f'{suite.name}: {len(missing)} runs to do', file=sys.stderr)
+    # Made once; every run is trained and scored on the same ones.
+    towns = {'train': suite.drives.train, 'test': suite.drives.test} if missing else {}
+    folders = {part: _drives(suite, work, part, towns[part], args.device) for part in towns}
     for row, seed in missing:
-        record = _run_one(suite, row, seed, work, args.device, deadline)
+        record = _run_one(suite, row, seed, work, folders, args.device, deadline)
         if record is None:
             print(f'{suite.name}: stopped in {row}, seed {seed}; call again to go on')
             return 0
@@ -108,18 +111,23 @@ def read_records(suite: Suite, results: Path) -> dict[str, list[dict[str, Any]]]
 
 
 def _run_one(
-    suite: Suite, row: str, seed: int, work: Path, device: str, deadline: float | None
+    suite: Suite,
+    row: str,
+    seed: int,
+    work: Path,
+    drives: dict[str, Path],
+    device: str,
+    deadline: float | None,
 ) -> dict[str, Any] | None:
     """Train and score one row with one seed; None where the time ran out."""
-    train = _drives(suite, work, 'train', suite.drives.train, device)
-    test = _drives(suite, work, 'test', suite.drives.test, device)
-    run = _train(suite, suite.rows[row], f'{row}-seed{seed}', seed, train, work, device, deadline)
+    name = f'{row}-seed{seed}'
+    run = _train(suite, suite.rows[row], name, seed, drives['train'], work, device, deadline)
     if run is None:
         return None
     scored = run / 'test'
     _gsmap(
-        'predict', str(test), '--weights', str(run / 'model.safetensors'), '--out', str(scored),
-        '--figures', '0', '--metric', 'chamfer,raster', '--device', device,
+        'predict', str(drives['test']), '--weights', str(run / 'model.safetensors'),
+        '--out', str(scored), '--figures', '0', '--metric', 'chamfer,raster', '--device', device,
     )  # fmt: skip
     summary = json.loads((scored / 'summary.json').read_text(encoding='utf-8'))
     keys = (
