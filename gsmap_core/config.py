@@ -13,17 +13,17 @@ from typing import Any, Literal
 from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
 from gsmap_core.errors import ConfigError
 from gsmap_core.geometry.bev_grid import BevGrid
+from gsmap_core.loss_configs import LossConfig as LossConfig
+from gsmap_core.loss_configs import MatchingConfig as MatchingConfig
+from gsmap_core.loss_configs import OrderPattern as OrderPattern
+from gsmap_core.loss_configs import RasterLossConfig as RasterLossConfig
 from gsmap_core.part_configs import BackboneConfig as BackboneConfig
 from gsmap_core.part_configs import BevConfig as BevConfig
 from gsmap_core.part_configs import DecoderConfig as DecoderConfig
 from gsmap_core.part_configs import GaussianConfig as GaussianConfig
 from gsmap_core.part_configs import ImageConfig as ImageConfig
-from gsmap_core.part_configs import LossConfig as LossConfig
 from gsmap_core.part_configs import LssConfig as LssConfig
-from gsmap_core.part_configs import MatchingConfig as MatchingConfig
-from gsmap_core.part_configs import OrderPattern as OrderPattern
 from gsmap_core.part_configs import PoseConfig as PoseConfig
-from gsmap_core.part_configs import RasterLossConfig as RasterLossConfig
 from gsmap_core.plain_config import build_dataclass as build_dataclass
 from gsmap_core.plain_config import read_yaml as read_yaml
 from gsmap_core.plain_config import to_plain as to_plain
