@@ -254,12 +254,14 @@ def test_losses_and_gradients(golden: Golden) -> None:
     targets = [targets_of(values, i, golden.config.grid) for i in range(len(golden.batch))]
     model = copy.deepcopy(golden.model)
     model.image_encoder.backbone.freeze()
-    losses = Criterion(golden.config)(golden.run(model), targets)
+    # oneDNN's convolutions round so much more than the plain ones that a few more ReLUs flip.
+    with torch.backends.mkldnn.flags(enabled=False):
+        losses = Criterion(golden.config)(golden.run(model), targets)
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
     expected = golden.numbers('losses')
-    total = torch.stack(list(losses.values())).sum()
     assert total.item() == pytest.approx(expected['total'], rel=1e-5)
     check_losses(losses, expected['losses'], golden.values['decoder_layers'])
-    total.backward()
     recorded = golden.numbers('grads')
     published = recorded['parameters']
     parameters = dict(model.named_parameters())
@@ -277,8 +279,7 @@ def test_losses_and_gradients(golden: Golden) -> None:
         assert gradient.abs().max().item() == pytest.approx(
             numbers['absmax'], rel=1e-2, abs=1e-9
         ), own
-        # Signed sums move with the kinks of ReLU and bilinear cells: by 1e-2 of the norm between
-        # two implementations, 1.3e-2 seen here.
+        # Signed sums move with the kinks of ReLU and bilinear cells.
         assert gradient.double().sum().item() == pytest.approx(
-            numbers['sum'], rel=0, abs=3e-2 * numbers['l2'] + 1e-9
+            numbers['sum'], rel=0, abs=1e-2 * numbers['l2'] + 1e-9
         ), own
