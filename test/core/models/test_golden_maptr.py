@@ -248,6 +248,7 @@ def test_losses_of_each_sample_and_without_weights(golden: Golden) -> None:
     check_losses(found, recorded['losses_with_all_weights_1'], layers)
 
 
+@pytest.mark.filterwarnings('ignore:TF32 acceleration on top of oneDNN')
 def test_losses_and_gradients(golden: Golden) -> None:
     """Losses to 1e-5 and the gradient norm of every trainable parameter to 1e-3, relative."""
     values = golden.tensors('targets')
