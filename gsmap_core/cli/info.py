@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gsmap_core.cli.info_dataset import add_dataset_arguments
+from gsmap_core.cli.info_synthetic import describe_synthetic
 
 _CHECKPOINT_SUFFIX = '.safetensors'
+_SYNTHETIC = 'synthetic:'
 #: A pause this many times the usual distance of a topic's messages is listed as a gap.
 _GAP_FACTOR = 2.5
 
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         metavar='BAG|CHECKPOINT|DATASET',
         help='a bag, a .safetensors file, a nuScenes or Argoverse 2 folder; with --splits also '
-        'a folder of bags; none: the machine',
+        'a folder of bags; synthetic:FIRST-LAST,...: what vehicles hide there; none: the machine',
     )
     parser.add_argument('--config', metavar='NAME', help='a model configuration, by name or path')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
@@ -79,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         report = describe_config(args.config)
     elif args.path and Path(args.path).suffix == _CHECKPOINT_SUFFIX:
         report = describe_checkpoint(Path(args.path))
+    elif args.path and args.path.startswith(_SYNTHETIC):
+        report = describe_synthetic(args.path)
     elif args.path and info_dataset.is_nuscenes(Path(args.path)):
         report = info_dataset.describe_nuscenes(Path(args.path), args.version, args.splits or ())
     elif args.path and info_dataset.is_argoverse2(Path(args.path)):

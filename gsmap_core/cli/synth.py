@@ -57,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--width', type=int, metavar='PX', help="width of the first camera's images (as the rig)"
     )
     parser.add_argument(
-        '--setting', choices=('normal', 'easy'), default='normal', help='kind of town (normal)'
+        '--setting',
+        choices=('normal', 'easy', 'easy_occluded'),
+        default='normal',
+        help='kind of town (normal)',
     )
     parser.add_argument(
         '--conditions', default='mix', metavar='NAME', help='light and weather, or mix (mix)'
@@ -71,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--quality', type=int, default=90, help='JPEG quality (90)')
     parser.add_argument('--workers', type=int, metavar='N', help='processes (one per core)')
     parser.add_argument('--overwrite', action='store_true', help='make existing drives again')
+    parser.add_argument(
+        '--visibility',
+        action='store_true',
+        help='also report how much of the ground truth vehicles hide from all cameras',
+    )
     parser.add_argument('--json', action='store_true', help='print one JSON object')
 
 
@@ -122,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from gsmap_core.cli.info_synthetic import describe_visibility
     from gsmap_core.cli.synth_drives import layout_of
     from gsmap_core.rig import load_rig
 
@@ -158,12 +167,17 @@ def run(args: argparse.Namespace) -> int:
                     raise
     layout.finish()
     seconds = time.monotonic() - start
-    _report(args, results, len(specs) - len(todo), seconds)
+    visibility = describe_visibility(specs) if args.visibility else None
+    _report(args, results, len(specs) - len(todo), seconds, visibility)
     return 0
 
 
 def _report(
-    args: argparse.Namespace, results: list[DriveResult], skipped: int, seconds: float
+    args: argparse.Namespace,
+    results: list[DriveResult],
+    skipped: int,
+    seconds: float,
+    visibility: dict[str, Any] | None,
 ) -> None:
     """Print what was made."""
     sets, images = sum(r.num_frames for r in results), sum(r.num_images for r in results)
@@ -179,6 +193,8 @@ def _report(
             'sets_per_second': round(sets / max(seconds, 1e-9), 3),
             'images_per_second': round(images / max(seconds, 1e-9), 3),
         }
+        if visibility is not None:
+            summary['visibility'] = visibility
         print(json.dumps(summary))
         return
     print(
@@ -186,6 +202,12 @@ def _report(
         f'({sets / max(seconds, 1e-9):.2f} sets/s, {images / max(seconds, 1e-9):.1f} images/s); '
         f'{skipped} already there; in {args.out}'
     )
+    if visibility is not None:
+        print(
+            f'vehicles hide {100 * visibility["hidden_share"]:.0f} % of the line length that the '
+            f'cameras would see; {100 * visibility["seen_before_share"]:.0f} % of it was seen '
+            f'before, {100 * visibility["seen_ever_share"]:.0f} % is seen at some time'
+        )
 
 
 def _use_one_thread() -> None:

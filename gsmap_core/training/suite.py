@@ -38,7 +38,7 @@ class SuiteDrives:
 
     train: Towns
     test: Towns
-    setting: Literal['normal', 'easy'] = 'normal'
+    setting: Literal['normal', 'easy', 'easy_occluded'] = 'normal'
     duration_s: float = 10.0
     rate_hz: float = 2.0
     width_px: int = 320

@@ -80,6 +80,7 @@ MIXES: dict[str, dict[str, float]] = {
         'night': 1.0,
     },
     'easy': {'noon': 1.0, 'overcast': 1.0},
+    'easy_occluded': {'noon': 1.0, 'overcast': 1.0},
 }
 
 

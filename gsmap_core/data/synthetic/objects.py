@@ -14,6 +14,7 @@ from gsmap_core.data.synthetic.scene import Billboard, Box, BoxKind, HeightField
 from gsmap_core.structures import FloatArray
 
 Colour = tuple[float, float, float]
+Size = tuple[float, float, float]
 
 _WALLS: tuple[Colour, ...] = (
     (0.72, 0.66, 0.55),
@@ -50,6 +51,12 @@ _VEHICLES: tuple[tuple[tuple[float, float, float], float], ...] = (
     ((4.7, 1.88, 1.72), 3.0),
     ((5.6, 2.0, 2.4), 1.0),
 )
+#: Taller than any camera sits.
+_TRUCKS: tuple[tuple[tuple[float, float, float], float], ...] = (
+    ((6.2, 2.25, 2.9), 3.0),
+    ((8.4, 2.4, 3.4), 3.0),
+    ((11.5, 2.45, 3.2), 1.0),
+)
 
 
 @dataclass(frozen=True)
@@ -61,17 +68,20 @@ class ObjectSettings:
         building_share: share of the street front that is built up.
         trees_per_100m: trees a side along a street.
         furniture_per_100m: lamp posts, boxes and bins a side along a street.
+        kerbside_share: share of the kerb beside which vehicles and trucks stand on the sidewalk.
     """
 
     parked_share: float = 0.55
     building_share: float = 0.85
     trees_per_100m: float = 5.0
     furniture_per_100m: float = 2.5
+    kerbside_share: float = 0.0
 
 
-def vehicle_shape(dice: Dice) -> tuple[tuple[float, float, float], Colour]:
+def vehicle_shape(dice: Dice, is_truck: bool = False) -> tuple[Size, Colour]:
     """Draw size [m] and colour of a vehicle."""
-    size = dice.choice([item[0] for item in _VEHICLES], [item[1] for item in _VEHICLES])
+    kinds = _TRUCKS if is_truck else _VEHICLES
+    size = dice.choice([item[0] for item in kinds], [item[1] for item in kinds])
     factor = dice.uniform(0.95, 1.06)
     return (size[0] * factor, size[1] * factor, size[2] * factor), dice.choice(_PAINTS)
 
@@ -124,6 +134,8 @@ def place_objects(
                 box = _furniture(roadside, street, place)
                 if not kerb_zone.contains(shapely.Point(place)):
                     others.append(box)
+            if settings.kerbside_share > 0:
+                others += _kerbside(Dice(seed, 23, index, int(side > 0)), street, side, settings)
     return tuple(buildings + others), tuple(trees)
 
 
@@ -209,6 +221,33 @@ def _parked(
                     )
                 )
             station += size[0] + dice.uniform(0.8, 2.0)
+    return result
+
+
+def _kerbside(dice: Dice, street: Street, side: float, settings: ObjectSettings) -> list[Box]:
+    """Return rows of vehicles on the sidewalk along one kerb, with holes of any length."""
+    begin, end = street.mouths
+    result = []
+    station = begin + dice.uniform(0.0, 6.0)
+    while station < end - 4.0:
+        size, colour = vehicle_shape(dice, is_truck=dice.chance(0.35))
+        middle = station + size[0] / 2
+        is_there, gap = dice.chance(settings.kerbside_share), dice.uniform(0.8, 3.0)
+        slack, tilt = dice.uniform(0.1, 0.35), dice.uniform(-0.02, 0.02)
+        if is_there and middle + size[0] / 2 < end:
+            tangent = street.curve.tangent(middle) * -side
+            offset = side * (street.profile.half_width_m + slack + size[1] / 2)
+            result.append(
+                Box(
+                    centre_xy=street.curve.at(middle, offset),
+                    size_m=size,
+                    yaw_rad=float(np.arctan2(tangent[1], tangent[0])) + tilt,
+                    kind=BoxKind.VEHICLE,
+                    colour_rgb=colour,
+                    seed=dice.integer(0, 2**31 - 1),
+                )
+            )
+        station += size[0] + gap
     return result
 
 

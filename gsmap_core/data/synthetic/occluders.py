@@ -174,21 +174,26 @@ def draw_solids(
     bounds, numbers = [], []
     for camera in range(rays.num_cameras):
         bounds.append(_screen_boxes(corners, rays, camera, principal[camera]))
-        shift = rays.origins[camera] - solids[:, :3]
-        numbers.append(
-            np.column_stack(
-                [
-                    along,
-                    (shift[:, :2] * along).sum(axis=1),
-                    (shift[:, :2] * across).sum(axis=1),
-                    shift[:, 2],
-                    solids[:, [Column.HALF_LENGTH, Column.HALF_WIDTH, Column.TAPER]],
-                    -solids[:, Column.SKIRT],
-                    solids[:, Column.HEIGHT],
-                ]
-            )
-        )
-    _stack(bounds, numbers, 0).draw(rays, _hit_solid, depth, owner)
+        numbers.append(solid_numbers(solids, rays.origins[camera]))
+    _stack(bounds, numbers, 0).draw(rays, hit_solid, depth, owner)
+
+
+def solid_numbers(solids: FloatArray, origin: FloatArray) -> FloatArray:
+    """Return (S, 10): what `hit_solid` wants to know about solids seen from a (3,) place."""
+    along, across = solids[:, [Column.COS, Column.SIN]], solids[:, [Column.SIN, Column.COS]]
+    across = across * [-1, 1]
+    shift = origin - solids[:, :3]
+    return np.column_stack(
+        [
+            along,
+            (shift[:, :2] * along).sum(axis=1),
+            (shift[:, :2] * across).sum(axis=1),
+            shift[:, 2],
+            solids[:, [Column.HALF_LENGTH, Column.HALF_WIDTH, Column.TAPER]],
+            -solids[:, Column.SKIRT],
+            solids[:, Column.HEIGHT],
+        ]
+    )
 
 
 def _stack(bounds: list[FloatArray], numbers: list[FloatArray], first_owner: int) -> _Windows:
@@ -201,7 +206,13 @@ def _stack(bounds: list[FloatArray], numbers: list[FloatArray], first_owner: int
     )
 
 
-def _hit_solid(axes: Axes, numbers: Sequence[Number]) -> tuple[Tensor, Tensor]:
+def hit_solid(axes: Axes, numbers: Sequence[Number]) -> tuple[Tensor, Tensor]:
+    """Return where rays enter solids, as a multiple of the direction, and whether they do.
+
+    Args:
+        axes: x, y and z of the directions, town frame.
+        numbers: columns of `solid_numbers`, of a shape that goes with the directions.
+    """
     cosine, sine, ox, oy, oz, half_x, half_y, taper, low, high = numbers
     dx, dy, dz = axes
     local_x = dx * cosine + dy * sine
@@ -273,26 +284,40 @@ def draw_trees(
         # The plane of a tree that the camera stands in has no direction.
         screen[distance < 0.5] = [0, 0, -1, -1]
         bounds.append(screen)
-        numbers.append(
-            np.column_stack(
-                [
-                    facing,
-                    distance,
-                    origin[2] - trees[:, TreeColumn.Z_FOOT],
-                    trees[:, TreeColumn.TRUNK_HEIGHT : TreeColumn.CROWN_HEIGHT + 1],
-                    trees[:, TreeColumn.SEED] % 97,
-                ]
-            )
-        )
+        numbers.append(tree_numbers(trees, origin))
+    _stack(bounds, numbers, first_owner).draw(
+        rays, lambda axes, tree: hit_tree(axes, tree, leaves), depth, owner
+    )
 
-    def hit_tree(axes: Axes, tree: Sequence[Number]) -> tuple[Tensor, Tensor]:
-        facing_x, facing_y, distance, rise = tree[:4]
-        dx, dy, dz = axes
-        reach = distance / (dx * facing_x + dy * facing_y)
-        across = (dy * facing_x - dx * facing_y) * reach
-        return reach, _tree_mask(across, dz * reach + rise, tree[4:], leaves)
 
-    _stack(bounds, numbers, first_owner).draw(rays, hit_tree, depth, owner)
+def tree_numbers(trees: FloatArray, origin: FloatArray) -> FloatArray:
+    """Return (T, 9): what `hit_tree` wants to know about trees seen from a (3,) place."""
+    offset = trees[:, :2] - origin[:2]
+    distance = np.maximum(np.hypot(offset[:, 0], offset[:, 1]), 1e-6)
+    return np.column_stack(
+        [
+            offset / distance[:, None],
+            distance,
+            origin[2] - trees[:, TreeColumn.Z_FOOT],
+            trees[:, TreeColumn.TRUNK_HEIGHT : TreeColumn.CROWN_HEIGHT + 1],
+            trees[:, TreeColumn.SEED] % 97,
+        ]
+    )
+
+
+def hit_tree(axes: Axes, tree: Sequence[Number], leaves: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where rays meet the planes of trees, and whether they meet leaves or the trunk.
+
+    Args:
+        axes: x, y and z of the directions, town frame.
+        tree: columns of `tree_numbers`, of a shape that goes with the directions.
+        leaves: noise image of `leaf_noise`.
+    """
+    facing_x, facing_y, distance, rise = tree[:4]
+    dx, dy, dz = axes
+    reach = distance / (dx * facing_x + dy * facing_y)
+    across = (dy * facing_x - dx * facing_y) * reach
+    return reach, _tree_mask(across, dz * reach + rise, tree[4:], leaves)
 
 
 def _tree_mask(across: Tensor, up: Tensor, tree: Sequence[Number], leaves: Tensor) -> Tensor:

@@ -16,6 +16,13 @@ from gsmap_core.data.drives import PoseSample, RecordedFrame, RecordedImage
 from gsmap_core.data.groundtruth import cut_local_map
 from gsmap_core.data.synthetic.conditions import conditions_by_name, conditions_for_seed, varied
 from gsmap_core.data.synthetic.dice import Dice
+from gsmap_core.data.synthetic.queues import (
+    MAX_QUEUE_DRIVE_S,
+    QueueRoute,
+    QueueSettings,
+    plan_queues,
+    queue_margin_s,
+)
 from gsmap_core.data.synthetic.scene import Box, Conditions, Town
 from gsmap_core.data.synthetic.town import GENERATOR_VERSION, generate_town, town_hash
 from gsmap_core.data.synthetic.traffic import TIME_SHIFT_S, Traffic, plan_traffic
@@ -40,7 +47,9 @@ POSE_MARGIN_S = 0.5
 #: Time constant of the slow exposure changes [s].
 EXPOSURE_TIME_S = 2.5
 #: Moving vehicles near the route, by setting.
-TRAFFIC_COUNT = {'normal': 6, 'easy': 1}
+TRAFFIC_COUNT = {'normal': 6, 'easy': 1, 'easy_occluded': 4}
+#: Settings with queues of traffic, in which everybody drives slowly.
+QUEUES = {'easy_occluded': QueueSettings()}
 #: Stamp of the first drive [ns]: an ordinary moment of 2023, so that clocks and viewers behave.
 _EPOCH_NS = 1_700_000_000_000_000_000
 
@@ -52,7 +61,7 @@ class DriveSpec:
     Args:
         town_seed: town.
         drive_seed: route through it.
-        setting: `normal` or `easy`.
+        setting: `normal`, `easy` or `easy_occluded`; drives of the last are at most 120 s long.
         rig: name of a rig or path of its YAML file.
         duration_s: from the first to the last camera set [s].
         rate_hz: camera sets per second, 2 to 12.
@@ -91,11 +100,12 @@ class DriveSpec:
 
     def __post_init__(self) -> None:
         """Validate."""
+        longest = MAX_QUEUE_DRIVE_S if self.setting in QUEUES else 3600
         for name, is_right, expected in (
             ('town_seed', self.town_seed >= 0, '0 or more'),
             ('drive_seed', 0 <= self.drive_seed < 1000, '0 to 999'),
             ('setting', self.setting in TRAFFIC_COUNT, ' or '.join(TRAFFIC_COUNT)),
-            ('duration_s', 0 < self.duration_s <= 3600, 'more than 0, at most 3600'),
+            ('duration_s', 0 < self.duration_s <= longest, f'more than 0, at most {longest}'),
             ('rate_hz', 2 <= self.rate_hz <= 12, '2 to 12'),
             ('image_width_px', self.image_width_px is None or self.image_width_px >= 16, '>= 16'),
             ('variant', self.variant >= 0, '0 or more'),
@@ -191,6 +201,7 @@ class SyntheticRecording:
     def trajectory(self) -> Trajectory:
         """Path and speed of the vehicle."""
         spec = self.spec
+        queues = QUEUES.get(spec.setting)
         return plan_trajectory(
             self.town,
             spec.drive_seed,
@@ -198,19 +209,26 @@ class SyntheticRecording:
             lateral_offset_m=spec.lateral_offset_m,
             reverse=spec.reverse,
             start_ns=spec.start_ns,
-            margin_s=TIME_SHIFT_S + 2.0,
+            margin_s=TIME_SHIFT_S + 2.0 if queues is None else queue_margin_s(spec.duration_s),
+            style=None if queues is None else queues.style,
         )
 
     @cached_property
     def traffic(self) -> Traffic:
         """Moving vehicles."""
-        spec = self.spec
-        return plan_traffic(
+        spec, count = self.spec, TRAFFIC_COUNT[self.spec.setting]
+        seed = spec.drive_seed + 7919 * spec.variant
+        queues = QUEUES.get(spec.setting)
+        if queues is None:
+            return plan_traffic(self.town, seed, self.trajectory, spec.duration_s, count)
+        return plan_queues(
             self.town,
-            spec.drive_seed + 7919 * spec.variant,
+            seed,
             self.trajectory,
             spec.duration_s,
-            TRAFFIC_COUNT[spec.setting],
+            QueueRoute(spec.drive_seed, spec.lateral_offset_m, spec.reverse),
+            queues,
+            count,
         )
 
     @property
@@ -340,6 +358,13 @@ class SyntheticRecording:
         time_s = self._time_s(self.frame_stamp_ns(index))
         return self.traffic.boxes(time_s, self.trajectory.positions([time_s])[0][0])
 
+    def camera_moments(self, index: int) -> tuple[FloatArray, list[float]]:
+        """Return (N, 4, 4) `map_from_camera` and N drive times [s], as cameras are triggered."""
+        stamps = self.camera_stamps_ns[index]
+        extrinsics = np.stack([camera.base_from_camera for camera in self.rig.cameras])
+        poses = self.trajectory.poses(list(stamps)) @ extrinsics
+        return np.asarray(poses), [self._time_s(stamp) for stamp in stamps]
+
     def images(self, index: int, renderer: Renderer | None = None) -> list[np.ndarray]:
         """Render N (H, W, 3) uint8 RGB pictures, each at its camera's own time and place.
 
@@ -347,13 +372,12 @@ class SyntheticRecording:
             index: 0 to len - 1.
             renderer: of the same town, to use for this call; None: the recording's own.
         """
-        stamps = self.camera_stamps_ns[index]
-        extrinsics = np.stack([camera.base_from_camera for camera in self.rig.cameras])
+        poses, times = self.camera_moments(index)
         return list(
             (renderer or self.renderer).render(
                 self.rig.cameras,
-                self.trajectory.poses(list(stamps)) @ extrinsics,
-                [self._time_s(stamp) for stamp in stamps],
+                poses,
+                times,
                 self.conditions,
                 self.moving_boxes(index),
                 exposure_gain=[float(gain) for gain in self.exposure_gains[index]],

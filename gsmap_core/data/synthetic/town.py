@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import shapely
@@ -46,34 +46,36 @@ class TownSettings:
     max_slope: tuple[float, float] = (0.02, MAX_SLOPE)
 
 
+_EASY = TownSettings(
+    roads=RoadSettings(
+        max_lanes=2,
+        bend_m=6.0,
+        curved_share=0.35,
+        median_share=0.0,
+        parking_share=0.0,
+        unmarked_share=0.0,
+        removed_edges=(2, 4),
+        jitter_m=5.0,
+    ),
+    markings=MarkingSettings(
+        crossing_share=0.65,
+        midblock_share=0.25,
+        stop_line_share=0.3,
+        arrow_share=0.0,
+        max_wear=0.1,
+        patches_per_street=1.0,
+    ),
+    objects=ObjectSettings(
+        parked_share=0.0, building_share=0.6, trees_per_100m=1.5, furniture_per_100m=0.0
+    ),
+    max_slope=(0.0, 0.0),
+)
 #: `easy` is flat, freshly painted and uncluttered: networks learn something there within half an
-#: hour on two cores.
+#: hour on two cores. `easy_occluded` has the same streets and paint, and vehicles in the way.
 SETTINGS: dict[str, TownSettings] = {
     'normal': TownSettings(),
-    'easy': TownSettings(
-        roads=RoadSettings(
-            max_lanes=2,
-            bend_m=6.0,
-            curved_share=0.35,
-            median_share=0.0,
-            parking_share=0.0,
-            unmarked_share=0.0,
-            removed_edges=(2, 4),
-            jitter_m=5.0,
-        ),
-        markings=MarkingSettings(
-            crossing_share=0.65,
-            midblock_share=0.25,
-            stop_line_share=0.3,
-            arrow_share=0.0,
-            max_wear=0.1,
-            patches_per_street=1.0,
-        ),
-        objects=ObjectSettings(
-            parked_share=0.0, building_share=0.6, trees_per_100m=1.5, furniture_per_100m=0.0
-        ),
-        max_slope=(0.0, 0.0),
-    ),
+    'easy': _EASY,
+    'easy_occluded': replace(_EASY, objects=replace(_EASY.objects, kerbside_share=0.35)),
 }
 
 

@@ -112,30 +112,32 @@ def plan_traffic(
             margin_s=margin,
         )
         candidates.append((other, dice.uniform(-6.0, 6.0)))
-    taken = [_discs(ego, times)]
+    taken = [vehicle_discs(ego, times)]
     vehicles: list[TrafficVehicle] = []
     for trajectory, delay in candidates:
         size, colour = vehicle_shape(dice)
         seed = dice.integer(0, 2**31 - 1)
-        discs = _discs(trajectory, times - delay)
+        discs = vehicle_discs(trajectory, times - delay)
         comes_near = np.linalg.norm(discs[:, 1] - taken[0][:, 1], axis=1).min() < 60.0
-        if len(vehicles) < count and comes_near and not _touches(discs, taken):
+        if len(vehicles) < count and comes_near and not touches(discs, taken):
             vehicles.append(TrafficVehicle(trajectory, delay, size, colour, seed))
             taken.append(discs)
     return Traffic(tuple(vehicles))
 
 
-def _discs(trajectory: Trajectory, times: FloatArray) -> FloatArray:
-    """Return (T, 3, 2) centres of the discs that stand for a vehicle."""
+def vehicle_discs(
+    trajectory: Trajectory, times: FloatArray, shifts_m: FloatArray = _DISCS_M
+) -> FloatArray:
+    """Return (T, D, 2) centres of the discs that stand for a vehicle, `shifts_m` along it."""
     position, heading = trajectory.positions(times)
     direction = np.stack([np.cos(heading), np.sin(heading)], axis=1)
-    return np.asarray(position[:, None] + _DISCS_M[None, :, None] * direction[:, None])
+    return np.asarray(position[:, None] + shifts_m[None, :, None] * direction[:, None])
 
 
-def _touches(discs: FloatArray, taken: list[FloatArray]) -> bool:
+def touches(discs: FloatArray, taken: list[FloatArray], clearance_m: float = _CLEARANCE_M) -> bool:
     """Whether a vehicle comes too close to one of the others."""
     for other in taken:
         gaps = np.linalg.norm(discs[:, :, None] - other[:, None, :], axis=-1)
-        if gaps.min() < _CLEARANCE_M:
+        if gaps.min() < clearance_m:
             return True
     return False

@@ -163,6 +163,7 @@ def plan_trajectory(
     start_ns: int = 0,
     margin_s: float = 2.0,
     style: DrivingStyle | None = None,
+    lane_choice: float | None = None,
 ) -> Trajectory:
     """Plan a drive.
 
@@ -176,6 +177,8 @@ def plan_trajectory(
         start_ns: stamp of time 0 [ns].
         margin_s: see `duration_s`.
         style: speed limits; None: the defaults.
+        lane_choice: 0 (innermost) to 1: where to be on the first street; None: as the seed has
+            it. Changes nothing else.
 
     Raises:
         DataError: the duration is not positive, or the town has no lanes.
@@ -195,7 +198,8 @@ def plan_trajectory(
     streets = _extended(town, index, dice, [street], reach)
     start_share = dice.uniform(0.05, 0.45)
     wander = Dice(town.seed, 31, drive_seed, int(reverse))
-    lane_choice = dice.uniform()
+    drawn_lane = dice.uniform()
+    lane_choice = drawn_lane if lane_choice is None else lane_choice
     plan = _planned(
         town, index, streets, start_share, lane_choice, lateral_offset_m, style, cruise, wander
     )

@@ -17,6 +17,7 @@ TOWNS = [(0, 'normal'), (7, 'normal'), (11, 'normal'), (3, 'easy'), (16, 'easy')
 EXPECTED_HASHES = {
     (0, 'normal'): 'f3d6f88629b28d79eb5d858024212f8fb7507fb67bf15176273943112ed19234',
     (7, 'normal'): '902cd0f220be4a1bb61306ec6da8c9186d6f3f05676bd7b39c4b53357059026b',
+    (3, 'easy_occluded'): '30f9fc09cd082b4728ddf499e2bd87ee36d228f3d4c6d69d712a0ba487a0dd7f',
     (3, 'easy'): '1e5d46d9f83d340a900beea02dea21976e41b23081ee3beb924308c832e62d18',
 }
 every_town = pytest.mark.parametrize(('seed', 'setting'), TOWNS)
@@ -79,7 +80,7 @@ def test_the_hash_sees_a_change_of_two_millimetres() -> None:
 
 
 def test_unknown_setting_and_negative_seed_are_refused() -> None:
-    with pytest.raises(ConfigError, match='normal, easy'):
+    with pytest.raises(ConfigError, match='normal, easy, easy_occluded'):
         generate_town(0, 'hard')
     with pytest.raises(ConfigError, match='-1'):
         generate_town(-1)
