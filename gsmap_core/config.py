@@ -20,6 +20,7 @@ from gsmap_core.loss_configs import RasterLossConfig as RasterLossConfig
 from gsmap_core.part_configs import BackboneConfig as BackboneConfig
 from gsmap_core.part_configs import BevConfig as BevConfig
 from gsmap_core.part_configs import DecoderConfig as DecoderConfig
+from gsmap_core.part_configs import FusionConfig as FusionConfig
 from gsmap_core.part_configs import GaussianConfig as GaussianConfig
 from gsmap_core.part_configs import ImageConfig as ImageConfig
 from gsmap_core.part_configs import LssConfig as LssConfig
@@ -55,6 +56,7 @@ class ModelConfig:
         image: network input.
         backbone: image backbone and pyramid.
         bev: view transform and grid.
+        fusion: of BEV maps over time.
         decoder: queries, layers, heads.
         representation: a vertex is a point, or the centre of a 2D Gaussian (GSMap).
         gaussians: the Gaussians, with `representation: gaussians`.
@@ -77,6 +79,7 @@ class ModelConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     bev: BevConfig = field(default_factory=BevConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     representation: Literal['points', 'gaussians'] = 'points'
     gaussians: GaussianConfig = field(default_factory=GaussianConfig)
@@ -114,11 +117,21 @@ class ModelConfig:
                 f'losses.depth is {self.losses.depth} and bev.view_transform is '
                 f"'{self.bev.view_transform}', which predicts no depth; use 'lss' or set it to 0"
             )
+        if self.has_fusion and self.bev.history:
+            raise ConfigError(
+                f"fusion.kind is '{self.fusion.kind}' and bev.history is true; expected one way "
+                'to carry BEV maps over time'
+            )
         if self.official_only and (self.bev.view_transform != 'lss' or not self.num_cameras):
             raise ConfigError(
                 f"official_only with bev.view_transform '{self.bev.view_transform}' and "
                 f"num_cameras {self.num_cameras}; expected 'lss' and the published number"
             )
+
+    @property
+    def has_fusion(self) -> bool:
+        """Whether BEV maps are fused over time, which takes the ego pose of every frame."""
+        return self.fusion.kind != 'none'
 
     @property
     def grid(self) -> BevGrid:

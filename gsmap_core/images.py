@@ -48,6 +48,9 @@ class FrameBatch:
             looks at it. None: as `image.scale` of the configuration says.
         ego_from_reference: (B, 4, 4) float32, the frame that a model with `reference: lidar`
             predicts in to the ego frame [m]; None for models in the ego frame.
+        map_from_base: (B, 4, 4) float64 ego pose at the reference stamp [m], which models with
+            fusion need; a row of NaN is a frame whose pose is lost. With mirrored pictures it
+            holds the reflection (y to -y of the ego frame) as well. None: no poses.
     """
 
     images: Tensor
@@ -58,6 +61,7 @@ class FrameBatch:
     can_bus: Tensor | None = None
     input_from_image: Tensor | None = None
     ego_from_reference: Tensor | None = None
+    map_from_base: Tensor | None = None
 
     def to(self, device: torch.device | str) -> FrameBatch:
         """Return the batch on another device."""

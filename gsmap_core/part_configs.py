@@ -1,4 +1,4 @@
-"""Configuration of the parts of a model: images, backbone, BEV, decoder, Gaussians.
+"""Configuration of the parts of a model: images, backbone, BEV, fusion, decoder, Gaussians.
 
 `config.ModelConfig` puts them together; defaults are the published values.
 """
@@ -305,6 +305,68 @@ class GaussianConfig:
             )
         if self.hidden_dims <= 0:
             raise ConfigError(f'hidden_dims {self.hidden_dims}; expected more than 0')
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Fusion of BEV maps over time (InteractionMap, sec. 3.1; reference-models.md, 9.2).
+
+    Args:
+        kind: `none`; `streaming`, the map of the frame before alone (eq. 1 and 2); or this
+            followed by the memory of key frames: `keyframe_streaming`, one map that is carried on
+            (eq. 3 and 4), or `keyframe_stacking`, the last few side by side (eq. 5 and 6).
+        gru_kernel: side of the GRUs' convolutions (StreamMapNet: 1).
+        gru_tanh: bound the GRUs' candidates as textbooks do; the layer normalisation behind them
+            does without.
+        num_residual_blocks: behind the local GRU (eq. 2), and of stacking (eq. 6).
+        keyframe_rule: a frame becomes a key frame so far after the one before: by the way
+            `travelled`, by the straight line between both (`euclidean`), or `every_k` frames.
+        stride_m: distance between key frames [m], with the first two rules.
+        every_k: frames from one key frame to the next, with the last rule.
+        num_previous: N_pre, key frames that are stacked.
+        missing: what stands for key frames that are not there yet: the `current` map or `zeros`.
+        num_wide_blocks: residual blocks of stacking at the width of all maps together, the last of
+            which narrows; 0: one convolution narrows at once, then `num_residual_blocks` follow.
+        num_candidates: maps kept in training, of which stacking draws `num_previous` at random;
+            they are spread over the last `num_previous` strides.
+        odometer_step_m: shorter moves are not added up, so that the noise of a standing vehicle's
+            poses does not count as way travelled [m].
+        detach_memory: no gradient flows into earlier frames; false: it does until somebody calls
+            `FusionState.detach`.
+    """
+
+    kind: Literal['none', 'streaming', 'keyframe_streaming', 'keyframe_stacking'] = 'none'
+    gru_kernel: Literal[1, 3] = 3
+    gru_tanh: bool = False
+    num_residual_blocks: int = 1
+    keyframe_rule: Literal['travelled', 'euclidean', 'every_k'] = 'travelled'
+    stride_m: float = 5.0
+    every_k: int = 5
+    num_previous: int = 4
+    missing: Literal['current', 'zeros'] = 'current'
+    num_wide_blocks: int = 0
+    num_candidates: int = 10
+    odometer_step_m: float = 0.2
+    detach_memory: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse counts and distances that select nothing."""
+        for name in ('every_k', 'num_previous'):
+            if getattr(self, name) < 1:
+                raise ConfigError(f'{name} is {getattr(self, name)}; expected 1 or more')
+        for name in ('num_residual_blocks', 'num_wide_blocks', 'odometer_step_m'):
+            if getattr(self, name) < 0:
+                raise ConfigError(f'{name} is {getattr(self, name)}; expected 0 or more')
+        if self.stride_m <= self.odometer_step_m:
+            raise ConfigError(
+                f'stride_m is {self.stride_m} m; expected more than odometer_step_m '
+                f'{self.odometer_step_m} m'
+            )
+        if self.num_candidates < self.num_previous:
+            raise ConfigError(
+                f'num_candidates is {self.num_candidates}; expected at least num_previous '
+                f'{self.num_previous}'
+            )
 
 
 @dataclass(frozen=True)

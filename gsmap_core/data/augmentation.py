@@ -34,6 +34,8 @@ _YIQ_FROM_RGB = np.array(
     [_LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]]
 )
 _RGB_FROM_YIQ = np.linalg.inv(_YIQ_FROM_RGB)
+#: Mirrors the ego frame left to right (y to -y).
+EGO_FLIP = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -166,12 +168,12 @@ def mirror_frame(frame: PreparedFrame) -> PreparedFrame:
         inside[:] = cv2.flip(inside, 1)
     intrinsics = frame.intrinsics.copy()
     intrinsics[:, 0, 2] = frame.sizes[:, 0] - 1 - intrinsics[:, 0, 2]
-    ego_flip, camera_flip = np.diag([1.0, -1.0, 1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
+    camera_flip = np.diag([-1.0, 1.0, 1.0, 1.0])
     return replace(
         frame,
         pictures=pictures,
         intrinsics=intrinsics,
-        base_from_cameras=ego_flip @ frame.base_from_cameras @ camera_flip,
+        base_from_cameras=EGO_FLIP @ frame.base_from_cameras @ camera_flip,
         mirrored=not frame.mirrored,
     )
 

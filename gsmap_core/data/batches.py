@@ -27,6 +27,8 @@ class Sample:
         index: position of the frame in the dataset.
         can_bus: (18,) float32 for models with `bev.can_bus_source: pose`, else None.
         ego_from_reference: (4, 4) float32 for models in the lidar frame, else None.
+        map_from_base: (4, 4) float64 for models with fusion, else None; from the mirrored ego
+            frame where the sample is mirrored, so that it holds the reflection.
         bad_frames: indices that could not be read before this one was drawn instead.
     """
 
@@ -39,6 +41,7 @@ class Sample:
     index: int
     can_bus: Tensor | None = None
     ego_from_reference: Tensor | None = None
+    map_from_base: Tensor | None = None
     bad_frames: tuple[int, ...] = ()
 
 
@@ -56,6 +59,7 @@ class Batch:
         indices: B positions in the dataset.
         can_bus: (B, 18) float32, or None.
         ego_from_reference: (B, 4, 4) float32, or None.
+        map_from_base: (B, 4, 4) float64, or None.
         bad_frames: indices of frames that could not be read.
     """
 
@@ -68,6 +72,7 @@ class Batch:
     indices: tuple[int, ...]
     can_bus: Tensor | None = None
     ego_from_reference: Tensor | None = None
+    map_from_base: Tensor | None = None
     bad_frames: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -113,6 +118,7 @@ class Batch:
             camera_mask=mask,
             can_bus=moved(self.can_bus),
             ego_from_reference=moved(self.ego_from_reference),
+            map_from_base=moved(self.map_from_base),
         )
 
 
@@ -145,5 +151,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         indices=tuple(sample.index for sample in samples),
         can_bus=optional('can_bus'),
         ego_from_reference=optional('ego_from_reference'),
+        map_from_base=optional('map_from_base'),
         bad_frames=tuple(i for sample in samples for i in sample.bad_frames),
     )

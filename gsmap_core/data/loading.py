@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from gsmap_core.categories import category_by_name
 from gsmap_core.config import ModelConfig
 from gsmap_core.data.augmentation import (
+    EGO_FLIP,
     AugmentationConfig,
     PreparedFrame,
     augment,
@@ -39,7 +40,7 @@ from gsmap_core.data.sweeps import DepthTargets, pixels_from_ego
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.frame_inputs import can_bus_features, ego_from_lidar, in_order
 from gsmap_core.images import decode_width
-from gsmap_core.structures import VectorMap
+from gsmap_core.structures import FloatArray, VectorMap
 from gsmap_core.targets import TargetCameras, make_targets
 
 logger = logging.getLogger(__name__)
@@ -231,6 +232,7 @@ class MapDataset(Dataset[Sample]):
         if config is not None and config.changes_recorded:
             change = partial(distort_in_hsv, config=config, generator=generator)
         frame, ground_truth = self.prepared(index, change), self.ground_truth(index)
+        map_from_base = ground_truth.map_from_base
         if config is not None:
             frame, ground_truth = augment(
                 frame, ground_truth, config, self.config.image, generator
@@ -250,7 +252,21 @@ class MapDataset(Dataset[Sample]):
             index=index,
             can_bus=self._can_bus(index, ground_truth),
             ego_from_reference=transform,
+            map_from_base=self._pose(index, map_from_base, frame),
         )
+
+    def _pose(
+        self, index: int, map_from_base: FloatArray | None, frame: PreparedFrame
+    ) -> Tensor | None:
+        """Return the ego pose that models with fusion need, from the ego frame of the sample."""
+        if not self.config.has_fusion:
+            return None
+        if map_from_base is None:
+            raise DataError(
+                f"{self.describe(index)}: model '{self.config.name}' fuses frames over time and "
+                "the frame has no pose; give drives with poses, or set fusion.kind to 'none'"
+            )
+        return torch.from_numpy(map_from_base @ EGO_FLIP if frame.mirrored else map_from_base)
 
     def _ego_from_reference(self, index: int) -> Tensor | None:
         if self.config.reference == 'ego':

@@ -151,3 +151,14 @@ class BevGrid:
         """Return metres per unit of u and of v (both positive)."""
         row_m, column_m = self.cell_size_m
         return column_m * self.num_columns, row_m * self.num_rows
+
+    def metres_from_sampling(self) -> FloatArray:
+        """Return the (3, 3) matrix from sampling positions to x, y [m], both homogeneous.
+
+        Sampling positions are those of `torch.nn.functional.grid_sample` without `align_corners`:
+        first along columns, then along rows, -1 and 1 at the outer edges of the grid.
+        """
+        matrix = np.eye(3)
+        matrix[:2, :2] = self.metres_from_unit_axes() / 2.0
+        matrix[:2, 2] = self.unit_to_metres([0.5, 0.5])
+        return matrix

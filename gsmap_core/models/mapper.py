@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gsmap_core.config import ModelConfig
 from gsmap_core.errors import ConfigError, DataError
@@ -17,9 +16,11 @@ from gsmap_core.models.backbone import ImageEncoder
 from gsmap_core.models.bev import build_view_transform
 from gsmap_core.models.bev.lss import LssEncoder
 from gsmap_core.models.decoder import MapDecoder
+from gsmap_core.models.fusion import FusionState, TemporalFusion
 from gsmap_core.models.heads import mask_head
 from gsmap_core.models.official_only import OfficialOnly
 from gsmap_core.models.outputs import MapperOutput
+from gsmap_core.models.residual import residual_blocks
 
 _logger = logging.getLogger(__name__)
 
@@ -28,26 +29,8 @@ _logger = logging.getLogger(__name__)
 NUM_CODE_WEIGHTS = 4
 
 
-class RefineBlock(nn.Module):
-    """Two 3x3 convolutions with a residual on the BEV map."""
-
-    def __init__(self, dims: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(dims, dims, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(dims)
-        self.conv2 = nn.Conv2d(dims, dims, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(dims)
-        for convolution in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(convolution.weight, mode='fan_out', nonlinearity='relu')
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same."""
-        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        return functional.relu(x + self.bn2(self.conv2(y)))
-
-
 class OnlineMapper(nn.Module):
-    """The network: image encoder, view transform, refinement, decoder.
+    """The network: image encoder, view transform, refinement, fusion over time, decoder.
 
     Args:
         config: the model.
@@ -69,9 +52,8 @@ class OnlineMapper(nn.Module):
         dims = config.embed_dims
         self.image_encoder = ImageEncoder(config.backbone, dims)
         self.view_transform = build_view_transform(config)
-        self.refine = nn.Sequential(
-            *(RefineBlock(dims) for _ in range(config.bev.num_refine_blocks))
-        )
+        self.refine = residual_blocks(config.bev.num_refine_blocks, dims)
+        self.fusion = TemporalFusion(config) if config.has_fusion else None
         self.decoder = MapDecoder(config)
         self.mask_head = mask_head(dims) if config.losses.bev_segmentation > 0 else None
         self.pv_mask_head = mask_head(dims) if config.losses.pv_segmentation > 0 else None
@@ -94,8 +76,9 @@ class OnlineMapper(nn.Module):
 
         Args:
             batch: B camera sets, see `FrameBatch`.
-            state: what the output of the frame before had as state; None for a first frame, and
-                always without `bev.history`.
+            state: what the output of the frame before had as state: a `FusionState` with
+                `config.fusion`, a map with `bev.history`; None for first frames, and always
+                without either.
 
         Returns:
             Predictions of all L decoder layers in unit coordinates of `config.grid`, see
@@ -104,7 +87,7 @@ class OnlineMapper(nn.Module):
         Raises:
             DataError: the images have another size than the configuration, or a lidar-frame model
                 got no
-                `ego_from_reference`.
+                `ego_from_reference`, or a model with fusion no `map_from_base`.
             ConfigError: a state was given to a model without temporal fusion.
         """
         self._check(batch)
@@ -123,8 +106,12 @@ class OnlineMapper(nn.Module):
             state: as in `forward`.
         """
         bev, depth_logits = self._view(features, batch, state)
-        new_state = bev.detach() if self.config.bev.history else None
+        new_state: Any = bev.detach() if self.config.bev.history else None
+        # The refined map is the frame's own last word, F_local: what the memory keeps and adds is
+        # of the kind that the decoder reads, and no frame is refined twice.
         bev = self.refine(bev)
+        if self.fusion is not None:
+            bev, new_state = self._fuse(self.fusion, bev, batch, state)
         decoded = self.decoder(bev)
         one = self.config.decoder.num_instances
         class_logits, points = decoded.class_logits, decoded.points
@@ -150,7 +137,7 @@ class OnlineMapper(nn.Module):
         self, features: Tensor, batch: FrameBatch, state: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Return the BEV map, and the depth logits where the view transform predicts depth."""
-        if state is not None and not self.config.bev.history:
+        if state is not None and self.fusion is None and not self.config.bev.history:
             raise ConfigError(
                 f"model '{self.config.name}' has no temporal fusion and cannot take a state; "
                 'pass None'
@@ -166,9 +153,23 @@ class OnlineMapper(nn.Module):
                 batch.input_from_image,
             )
         inputs = (features, matrices, batch.camera_mask, batch.can_bus)
-        if state is None:
+        if state is None or not self.config.bev.history:
             return self.view_transform(*inputs), None
         return self.view_transform(*inputs, history=state), None
+
+    def _fuse(
+        self, fusion: TemporalFusion, bev: Tensor, batch: FrameBatch, state: Any
+    ) -> tuple[Tensor, FusionState]:
+        """Return the BEV map fused with those before it, and what to remember."""
+        if batch.map_from_base is None:
+            raise DataError(
+                f"model '{self.config.name}' fuses BEV maps over time (fusion.kind "
+                f"'{self.config.fusion.kind}') and the batch has no map_from_base; give the ego "
+                'pose of every frame'
+            )
+        reference = None if self.config.reference == 'ego' else batch.ego_from_reference
+        fused: tuple[Tensor, FusionState] = fusion(bev, batch.map_from_base, reference, state)
+        return fused
 
     def _pv_mask(self, features: Tensor) -> Tensor | None:
         """Return the mask logits of every image; only training looks at them."""

@@ -20,6 +20,9 @@ from gsmap_core.structures import FloatArray, SurroundFrame
 
 _LOGGER = logging.getLogger(__name__)
 
+#: What stands for the pose of a camera set that has none, see `FrameBatch.map_from_base`.
+_LOST_POSE = np.full((4, 4), np.nan)
+
 
 @dataclass(frozen=True)
 class ModelInputs:
@@ -79,6 +82,9 @@ class InputBuilder:
         if bev.can_bus and bev.can_bus_source == 'pose':
             features = torch.from_numpy(self._can_bus(frames)).float()
             batch = replace(batch, can_bus=features)
+        if self.config.has_fusion:
+            poses = [_LOST_POSE if f.map_from_base is None else f.map_from_base for f in frames]
+            batch = replace(batch, map_from_base=torch.from_numpy(np.stack(poses)))
         return ModelInputs(batch, transforms)
 
     def _can_bus(self, frames: Sequence[SurroundFrame]) -> FloatArray:

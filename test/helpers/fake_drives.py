@@ -15,7 +15,7 @@ from gsmap_core.config import (
 )
 from gsmap_core.data.drives import PoseSample, RecordedFrame, RecordedImage
 from gsmap_core.errors import DataError
-from gsmap_core.geometry.transforms import make_transform
+from gsmap_core.geometry.transforms import make_transform, rotation_from_rpy
 from gsmap_core.structures import Camera, CameraRig, MapElement, SurroundFrame, VectorMap
 
 
@@ -80,19 +80,34 @@ class FakeDrive:
         seed: of pictures and elements.
         num_cameras: of the rig.
         broken: frames that cannot be read.
+        speed_m: metres per frame along a bend; None: there are no poses.
     """
 
-    def __init__(self, num_frames=2, seed=0, num_cameras=2, broken=(), has_ground_truth=True):
+    def __init__(
+        self,
+        num_frames=2,
+        seed=0,
+        num_cameras=2,
+        broken=(),
+        has_ground_truth=True,
+        speed_m=None,
+    ):
         self.name, self.seed, self.broken = f'fake-{seed}', seed, set(broken)
         self.rig = fake_rig(num_cameras)
         self.num_frames, self.has_ground_truth = num_frames, has_ground_truth
-        self.num_reads = 0
+        self.speed_m, self.num_reads = speed_m, 0
 
     def __len__(self):  # noqa: D105
         return self.num_frames
 
     def stamp_ns(self, index):
         return 1_000_000_000 + index * 100_000_000
+
+    def pose(self, index):
+        if self.speed_m is None:
+            return None
+        turned = rotation_from_rpy(0.0, 0.0, 0.05 * index)
+        return make_transform(turned, [self.speed_m * index, 0.1 * index, 0.0])
 
     def frame(self, index, max_width_px=None):
         self.num_reads += 1
@@ -105,7 +120,13 @@ class FakeDrive:
             tall, wide = camera.height_px // 5 + 1, camera.width_px // 7 + 1
             image = coarse.repeat(tall, 0).repeat(wide, 1)
             images.append(np.ascontiguousarray(image[: camera.height_px, : camera.width_px]))
-        return SurroundFrame(self.stamp_ns(index), self.rig, tuple(images), scene=self.name)
+        return SurroundFrame(
+            self.stamp_ns(index),
+            self.rig,
+            tuple(images),
+            scene=self.name,
+            map_from_base=self.pose(index),
+        )
 
     def ground_truth(self, index):
         if not self.has_ground_truth:
@@ -121,7 +142,9 @@ class FakeDrive:
             MapElement(2, edge),
             MapElement(1, ring, closed=True),
         )
-        return VectorMap(elements, self.stamp_ns(index), scene=self.name)
+        return VectorMap(
+            elements, self.stamp_ns(index), scene=self.name, map_from_base=self.pose(index)
+        )
 
     @property
     def global_map(self):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.fake_drives import FakeDrive, micro_config
 
-from gsmap_core.config import ModelConfig
+from gsmap_core.config import FusionConfig, ModelConfig
 from gsmap_core.data.augmentation import AugmentationConfig
 from gsmap_core.data.loading import BadFrames, MapDataset, collate, find_bags, make_loader
 from gsmap_core.data.sampling import ResumableSampler, SequentialBatches
@@ -83,6 +83,24 @@ def test_mirrored_sample_projects_mirrored_targets_to_the_same_paint():
         assert front.any()
         np.testing.assert_allclose(after[front][:, 0], width - 1 - before[front][:, 0], rtol=1e-3)
         np.testing.assert_allclose(after[front][:, 1], before[front][:, 1], rtol=1e-3)
+
+
+def test_poses_reach_models_with_fusion_and_mirrored_ones_hold_the_reflection():
+    config = replace(CONFIG, fusion=FusionConfig(kind='streaming'))
+    drive = FakeDrive(3, speed_m=4.0)
+    batch = collate([MapDataset([drive], config)[0, index] for index in (2, 0)])
+    expected = torch.from_numpy(np.stack([drive.pose(2), drive.pose(0)]))
+    for moved in (batch, batch.frame_batch(config.image)):
+        torch.testing.assert_close(moved.map_from_base, expected, rtol=0, atol=0)
+    mirror = AugmentationConfig(photometric=0.0, mirror=1.0)
+    mirrored = MapDataset([drive], config, mirror)[0, 2]
+    # A point that lies at (x, -y) of the mirrored vehicle is at (x, y) of the real one.
+    point = torch.tensor([3.0, 2.0, 0.5, 1.0], dtype=torch.float64)
+    flipped = torch.tensor([3.0, -2.0, 0.5, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(mirrored.map_from_base @ flipped, expected[0] @ point)
+    assert MapDataset([drive], CONFIG)[0, 0].map_from_base is None
+    with pytest.raises(DataError, match='has no pose'):
+        MapDataset([FakeDrive(1)], config).load(0, np.random.default_rng(0))
 
 
 def test_samples_depend_on_seed_epoch_and_index_only():

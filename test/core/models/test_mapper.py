@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from gsmap_core.config import ModelConfig, load_model_config
+from gsmap_core.config import FusionConfig, ModelConfig, load_model_config
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.geometry.camera import project_points
 from gsmap_core.geometry.transforms import make_transform
 from gsmap_core.images import FrameBatch, make_frame_batch
+from gsmap_core.models.fusion import FusionState
 from gsmap_core.models.mapper import OnlineMapper, count_parameters, parameter_report
 from gsmap_core.resources import resource_dir
 
@@ -268,6 +269,37 @@ def test_lidar_frame_meets_the_ego_frame_in_one_place(
     own.load_state_dict(model.state_dict())
     torch.testing.assert_close(
         predict(model, moved).bev, predict(own, batch).bev, rtol=1e-3, atol=2e-2
+    )
+
+
+@pytest.mark.parametrize('reference', ['ego', 'lidar'])
+def test_fusion_carries_its_state_from_frame_to_frame(
+    config: ModelConfig, batch: FrameBatch, reference: str
+) -> None:
+    fusing = replace(config, fusion=FusionConfig(kind='keyframe_streaming'), reference=reference)
+    model = lively(fusing).eval()
+    with pytest.raises(DataError, match='has no map_from_base'):
+        predict(model, replace(batch, ego_from_reference=torch.eye(4).expand(2, 4, 4)))
+    lidar = torch.from_numpy(make_transform([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], [0.9, 0.0, 1.8]))
+    moves = torch.eye(4, dtype=torch.float64).repeat(3, 2, 1, 1)
+    moves[1:, :, 0, 3] = torch.tensor([[3.0, 6.0], [6.0, 12.0]])
+    outputs, state = [], None
+    with torch.inference_mode():
+        for pose in moves:
+            frames = replace(
+                batch, map_from_base=pose, ego_from_reference=lidar.float().expand(2, 4, 4)
+            )
+            output = model(frames, state)
+            state = output.state
+            outputs.append(output)
+    assert isinstance(state, FusionState)
+    assert state.num_key_frames.tolist() == [2, 3]
+    assert (outputs[1].bev - outputs[0].bev).abs().max() > 1e-2
+    # What the decoder read is what fusion returned, of the frame alone where there is no state.
+    alone = model.eval()(frames)
+    assert torch.allclose(model(replace(frames, map_from_base=moves[0])).bev, alone.bev)
+    torch.testing.assert_close(
+        model.decoder(outputs[2].bev.clone()).points, outputs[2].points, rtol=0, atol=1e-5
     )
 
 
