@@ -30,15 +30,17 @@ class BevWarp(nn.Module):
     StreamMapNet (reference-models.md, 7.2).
     """
 
-    metres_from_sampling: Tensor
+    cell_centres: Tensor
     sampling_from_metres: Tensor
 
     def __init__(self, grid: BevGrid) -> None:
         super().__init__()
-        matrix = torch.from_numpy(grid.metres_from_sampling())
+        centres = torch.from_numpy(grid.cell_centres()).flatten(0, 1)
+        centres = torch.cat([centres, torch.ones_like(centres[:, :1])], dim=1)
+        sampling = torch.linalg.inv(torch.from_numpy(grid.metres_from_sampling()))
         # No parameters, and not in checkpoints: they follow from the configuration.
-        self.register_buffer('metres_from_sampling', matrix, persistent=False)
-        self.register_buffer('sampling_from_metres', torch.linalg.inv(matrix), persistent=False)
+        self.register_buffer('cell_centres', centres, persistent=False)
+        self.register_buffer('sampling_from_metres', sampling[:2], persistent=False)
 
     def forward(
         self, maps: Tensor, then_from_now: Tensor, ego_from_reference: Tensor | None = None
@@ -55,26 +57,34 @@ class BevWarp(nn.Module):
             (B, C, H, W) float32 at the cells of now.
         """
         with torch.autocast(maps.device.type, enabled=False):
-            theta = self._sampling(then_from_now, ego_from_reference)
+            plane = _on_the_ground(then_from_now, ego_from_reference)
+            positions = self.cell_centres @ (self.sampling_from_metres @ plane).mT
             # In float64: positions rounded to float32 would blur a map that did not move, by about
             # 1e-4 of the contrast between cells with every frame.
-            positions = functional.affine_grid(theta, list(maps.shape), align_corners=False)
             return functional.grid_sample(
-                maps.double(), positions, padding_mode='zeros', align_corners=False
+                maps.double(),
+                positions.unflatten(1, maps.shape[-2:]),
+                padding_mode='zeros',
+                align_corners=False,
             ).float()
 
-    def _sampling(self, then_from_now: Tensor, ego_from_reference: Tensor | None) -> Tensor:
-        """Return (B, 2, 3) float64 from sampling positions of now to those of then."""
-        if ego_from_reference is None:
-            ego_from_reference = torch.eye(4, dtype=torch.float64, device=then_from_now.device)
-            ego_from_reference = ego_from_reference.expand_as(then_from_now)
-        now = ego_from_reference.double()
-        # Height of the ground above a point x, y of the grid, linear in both: row 2 of the
-        # transform gives z = 0 of the ego frame.
-        ground = now[:, 2, [0, 1, 3]] / -now[:, 2, 2:3]
-        lifted = torch.zeros_like(now[:, :, :3])
-        lifted[:, 0, 0] = lifted[:, 1, 1] = lifted[:, 3, 2] = 1.0
-        lifted[:, 2] = ground
-        then = inverse(now) @ then_from_now @ now @ lifted
-        plane = then[:, [0, 1, 3]]
-        return (self.sampling_from_metres @ plane @ self.metres_from_sampling)[:, :2]
+
+def _on_the_ground(then_from_now: Tensor, ego_from_reference: Tensor | None) -> Tensor:
+    """Return (B, 3, 3) float64 from x, y, 1 in the grid's frame now to those then."""
+    if ego_from_reference is None:
+        return _without_z(then_from_now)
+    now = ego_from_reference.double()
+    # Height of the ground above a point x, y of the grid, linear in both, from z = 0 in the last
+    # row of the transform.
+    ground = torch.cat([now[:, 2:3, :2], now[:, 2:3, 3:]], dim=-1) / -now[:, 2:3, 2:3]
+    x, y, _, one = torch.eye(4, dtype=now.dtype, device=now.device)
+    x, y, one = (row[[0, 1, 3]].expand(len(now), 1, 3) for row in (x, y, one))
+    lifted = torch.cat([x, y, ground, one], dim=1)
+    then = inverse(now) @ then_from_now @ now @ lifted
+    return torch.cat([then[:, :2], then[:, 3:]], dim=1)
+
+
+def _without_z(matrix: Tensor) -> Tensor:
+    """Return the (B, 3, 3) part of (B, 4, 4) transforms that moves x and y at z = 0."""
+    rows = torch.cat([matrix[:, :2], matrix[:, 3:]], dim=1)
+    return torch.cat([rows[..., :2], rows[..., 3:]], dim=2)

@@ -1,6 +1,7 @@
 """The one object that turns camera sets into vector maps: for node, evaluator and demo.
 
-It owns the model, the device, the precision and (with temporal models) the state between frames.
+It owns the model, the device, the precision and (with temporal models) the state between frames,
+which it drops where a stream breaks off (`runtime.stream`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,11 @@ import torch
 from gsmap_core.config import ModelConfig
 from gsmap_core.errors import CheckpointError, ConfigError
 from gsmap_core.models.checkpoint import load_checkpoint
+from gsmap_core.models.fusion import FusionState
 from gsmap_core.models.postprocess import to_vector_maps
 from gsmap_core.resources import weights_dir
 from gsmap_core.runtime.inputs import InputBuilder
+from gsmap_core.runtime.stream import RESET_REASONS, StreamGuard, StreamStatus
 from gsmap_core.structures import CameraRig, SurroundFrame, VectorMap
 
 _LOGGER = logging.getLogger(__name__)
@@ -90,10 +95,13 @@ class Predictor:
         max_elements: at most that many elements per frame, best first.
         closing_distance_m: elements whose ends lie within it are closed [m]; None: as the
             checkpoint says; 0: never, as published metrics take all points as they are.
+        max_gap_s: a temporal model starts anew after so long without a set, or without a pose [s].
+        max_pose_jump_m: and after a motion so much larger than a vehicle makes [m], see
+            `StreamGuard`.
 
     Raises:
         CheckpointError: the file is missing, truncated or not one of ours.
-        ConfigError: device, precision or threshold is not allowed.
+        ConfigError: device, precision, threshold or a limit is not allowed.
     """
 
     def __init__(
@@ -105,6 +113,8 @@ class Predictor:
         score_threshold: float = 0.0,
         max_elements: int = 50,
         closing_distance_m: float | None = None,
+        max_gap_s: float = 2.0,
+        max_pose_jump_m: float = 10.0,
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(
@@ -122,6 +132,13 @@ class Predictor:
         self.metadata: dict[str, str] = loaded.metadata
         self._state: Any = None
         self._inputs = InputBuilder(self.config)
+        area = self.config.range
+        corners = (area.x_min, area.x_max, area.y_min, area.y_max)
+        self._new_guard = partial(
+            StreamGuard, max_gap_s, max_pose_jump_m, max(abs(value) for value in corners)
+        )
+        self._guards = [self._new_guard()]
+        self._resets = StreamStatus()
         _LOGGER.info('%s on %s (%s)', self.config.name, self.device, self.precision)
 
     @property
@@ -151,21 +168,86 @@ class Predictor:
             'torch': torch.__version__,
         }
 
-    def reset(self) -> None:
-        """Forget the state between frames (a new drive, a jump in time or place)."""
+    @property
+    def is_temporal(self) -> bool:
+        """Whether the model carries anything from frame to frame."""
+        return self.config.has_fusion or self.config.bev.history
+
+    @property
+    def stream_status(self) -> StreamStatus:
+        """What the memory holds and when it was last dropped; of a batch, its first row.
+
+        All zero for a model without memory, but for the resets that were asked for.
+        """
+        state = self._state
+        if not isinstance(state, FusionState):
+            return self._resets
+        return replace(
+            self._resets,
+            num_frames=int(state.num_frames[0]),
+            num_key_frames=int(state.num_key_frames[0]),
+            travelled_m=float(state.travelled_m[0]),
+        )
+
+    def reset(self, reason: str = 'requested') -> None:
+        """Forget the state between frames, of all rows (a new drive, a jump in time or place).
+
+        Args:
+            reason: one of `RESET_REASONS`, for `stream_status`.
+        """
+        if reason not in RESET_REASONS:
+            raise ConfigError(
+                f"reset reason '{reason}' is unknown; expected one of {', '.join(RESET_REASONS)}"
+            )
+        self._count_reset(reason, self._guards[0].last_stamp_ns)
+        self._forget()
+
+    def _forget(self) -> None:
         self._state = None
         self._inputs.reset()
+        for guard in self._guards:
+            guard.forget()
+
+    def _count_reset(self, reason: str, stamp_ns: int | None) -> None:
+        self._resets = StreamStatus(
+            num_resets=self._resets.num_resets + 1,
+            last_reset_reason=reason,
+            last_reset_stamp_ns=stamp_ns,
+        )
+
+    def _guard(self, frames: Sequence[SurroundFrame]) -> None:
+        """Drop the memory of rows that do not go on from the set before."""
+        if len(frames) != len(self._guards):
+            if self._state is not None and self.config.has_fusion:
+                self._count_reset('batch_changed', frames[0].stamp_ns)
+                self._forget()
+            self._guards = [self._new_guard() for _ in frames]
+        reasons = [guard.check(frame) for guard, frame in zip(self._guards, frames, strict=True)]
+        for frame, reason in zip(frames, reasons, strict=True):
+            if reason:
+                self._count_reset(reason, frame.stamp_ns)
+                _LOGGER.warning('memory dropped at %d ns: %s', frame.stamp_ns, reason)
+        if isinstance(self._state, FusionState):
+            self._state = self._state.reset([bool(reason) for reason in reasons])
+        elif all(reasons):
+            self._state = None
+            self._inputs.reset()
 
     def warm_up(self, rig: CameraRig) -> None:
-        """Run once on black images of a rig so that the first real set is not slow; then reset."""
+        """Run once on black images of a rig so that the first set is not slow, and forget it."""
         images = tuple(
             np.zeros((camera.height_px, camera.width_px, 3), np.uint8) for camera in rig.cameras
         )
+        self._forget()
         self.predict(SurroundFrame(stamp_ns=0, rig=rig, images=images, map_from_base=np.eye(4)))
-        self.reset()
+        self._guards = [self._new_guard()]
+        self._forget()
 
     def predict(self, frame: SurroundFrame) -> VectorMap:
-        """Map one camera set; state is carried to the next call.
+        """Map one camera set; state is carried to the next call of the same stream.
+
+        With fusion a set without a pose is mapped alone, and the next one with a pose goes on with
+        the memory. Where the memory was dropped and why: `stream_status`.
 
         Args:
             frame: images, calibration, stamps and pose.
@@ -180,7 +262,11 @@ class Predictor:
 
     @torch.inference_mode()
     def predict_batch(self, frames: Sequence[SurroundFrame]) -> list[VectorMap]:
-        """Map several camera sets at once (each row is its own drive where the model has state).
+        """Map several camera sets at once.
+
+        Where the model has state each row is its own drive and goes on with the same row of the
+        call before; a row that does not (another scene, a gap, ...) starts anew, and all do when B
+        changes. To map sets independently of each other, call `reset` before each batch.
 
         Args:
             frames: B sets with the same number of cameras.
@@ -191,6 +277,8 @@ class Predictor:
         Raises:
             DataError: the sets do not suit the model, see `InputBuilder.build`.
         """
+        if self.is_temporal:
+            self._guard(frames)
         inputs = self._inputs.build(frames)
         batch = inputs.batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
