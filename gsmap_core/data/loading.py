@@ -345,7 +345,8 @@ class BadFrames:
             )
 
 
-def _init_worker(_: int) -> None:
+def init_worker(_: int) -> None:
+    """Prepare a loader process."""
     # One process per worker already; OpenCV's own threads would fight over the same cores.
     cv2.setNumThreads(0)
     # Handlers of the training process came along with the fork. Ctrl-C reaches the whole group,
@@ -376,7 +377,7 @@ def make_loader(
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_init_worker if num_workers else None,
+        worker_init_fn=init_worker if num_workers else None,
         persistent_workers=num_workers > 0,
         multiprocessing_context='fork' if num_workers else None,
     )

@@ -112,6 +112,26 @@ class LssEncoder(nn.Module):
         voxel = (sample[:, None, None] * rows + row) * columns + column
         return torch.where(inside, voxel, -1)
 
+    @torch.no_grad()
+    def observed_cells(self, pixels_from_reference: Tensor, camera_mask: Tensor) -> Tensor:
+        """Return (B, H, W) bool: cells that features of any depth bin are pooled into.
+
+        Args:
+            pixels_from_reference: (B, N, 4, 4) float32.
+            camera_mask: (B, N) bool.
+        """
+        batch, cameras = camera_mask.shape
+        rows, columns = self.voxel_shape
+        present = camera_mask.flatten().nonzero().squeeze(1)
+        points = self.frustum_points(pixels_from_reference.flatten(0, 1)[present])
+        sample = torch.div(present, cameras, rounding_mode='trunc').int()
+        voxels = self.find_voxels(points, sample)
+        filled = torch.zeros(batch * rows * columns, dtype=torch.bool, device=points.device)
+        filled[voxels[voxels >= 0].long()] = True
+        step = self.config.bev.lss.voxels_per_cell
+        filled = filled.view(batch, rows // step, step, columns // step, step)
+        return filled.any(dim=4).any(dim=2)
+
     def forward(
         self,
         features: Tensor,

@@ -194,3 +194,27 @@ def test_user_errors_are_named(lss_config: ModelConfig) -> None:
         replace(lss_config, bev=gkt, losses=replace(lss_config.losses, depth=3.0))
     with pytest.raises(ConfigError, match='official_only.*num_cameras 0'):
         replace(lss_config, official_only=True)
+
+
+@pytest.mark.parametrize('order', ['ego', 'official'])
+def test_observed_cells_are_those_with_pooled_features(
+    make_frame, lss_config: ModelConfig, order: str
+) -> None:
+    """Pooled without the down-sampler: a cell is observed where any of its 2 x 2 voxels is not 0.
+
+    The second frame lacks its first camera.
+    """
+    config = lss_config if order == 'ego' else official(lss_config)
+    config = replace(config, bev=replace(config.bev, num_rows=30, num_columns=24))
+    view = OnlineMapper(config).view_transform
+    batch = make_frame_batch([make_frame(2), make_frame(2)], config.image)
+    mask = torch.tensor([[True, True], [False, True]])
+    view.down_sampler = torch.nn.Identity()
+    features = torch.rand(2, 2, config.embed_dims, *config.feature_shape)
+    pooled, _ = view(
+        features, batch.pixels_from_ego, mask, batch.intrinsics, batch.base_from_cameras
+    )
+    expected = (pooled != 0).any(1).view(2, 30, 2, 24, 2).any(4).any(2)
+    observed = view.observed_cells(batch.pixels_from_ego, mask)
+    assert torch.equal(observed, expected)
+    assert 0 < observed[1].sum() < observed[0].sum() < observed[0].numel()
