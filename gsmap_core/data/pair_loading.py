@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gsmap_core.config import ModelConfig
 from gsmap_core.contrastive_config import ContrastiveConfig
-from gsmap_core.data.augmentation import AugmentationConfig, PreparedFrame, augment
+from gsmap_core.data.augmentation import EGO_FLIP, AugmentationConfig, PreparedFrame, augment
 from gsmap_core.data.batches import Batch, Sample, collate
 from gsmap_core.data.drives import Drive
 from gsmap_core.data.frame_pairs import find_frame_pairs, pose_tables_of
@@ -38,8 +38,6 @@ from gsmap_core.targets import MapTargets
 
 logger = logging.getLogger(__name__)
 
-#: A mirrored world: y to -y.
-_FLIP = np.diag([1.0, -1.0, 1.0, 1.0])
 #: Replacements tried for one pair of which a frame cannot be read.
 _MAX_REDRAWS = 20
 
@@ -274,6 +272,7 @@ class PairDataset(Dataset[PairSample]):
             index=number,
             can_bus=self._can_bus(number),
             ego_from_reference=None if matrix is None else torch.from_numpy(matrix).float(),
+            map_from_base=self._pose(number, mirrored),
         )
         return sample, observed
 
@@ -295,6 +294,13 @@ class PairDataset(Dataset[PairSample]):
         pose = self.map_from_ego(number)
         return torch.from_numpy(can_bus_features(pose, None, bev.can_bus_rest)).float()
 
+    def _pose(self, number: int, mirrored: bool) -> Tensor | None:
+        """Return the pose that models with fusion ask for, though a pair is no sequence."""
+        if not self.config.has_fusion:
+            return None
+        pose = self.map_from_ego(number)
+        return torch.from_numpy(pose @ EGO_FLIP if mirrored else pose)
+
     def map_from_ego(self, number: int) -> FloatArray:
         """Return the (4, 4) ego pose of a frame, with its errors (`pose_noise`)."""
         drive = int(self.pairs.drive[number])
@@ -308,7 +314,7 @@ class PairDataset(Dataset[PairSample]):
         """Return the nearest cells (-1: none) and the continuous ones."""
         other_from_ego = invert(self.map_from_ego(adjacent)) @ self.map_from_ego(reference)
         if mirrored:
-            other_from_ego = _FLIP @ other_from_ego @ _FLIP
+            other_from_ego = EGO_FLIP @ other_from_ego @ EGO_FLIP
         grid, pairs = self.config.grid, self.contrastive.pairs
         grids = [self.ego_from_grid[int(self.pairs.drive[i])] for i in (reference, adjacent)]
         found = corresponding_cells(grid, other_from_ego, *grids)

@@ -19,7 +19,7 @@ from gsmap_core.models.decoder import MapDecoder
 from gsmap_core.models.fusion import FusionState, TemporalFusion
 from gsmap_core.models.heads import mask_head
 from gsmap_core.models.official_only import OfficialOnly
-from gsmap_core.models.outputs import MapperOutput
+from gsmap_core.models.outputs import Lifted, MapperOutput
 from gsmap_core.models.residual import residual_blocks
 
 _logger = logging.getLogger(__name__)
@@ -105,13 +105,35 @@ class OnlineMapper(nn.Module):
             batch: its geometry; the images are not looked at.
             state: as in `forward`.
         """
+        lifted = self.lift(features, batch, state)
+        bev, new_state = self.fuse(lifted, batch, state)
+        return self.decode(features, bev, lifted.depth_logits, new_state)
+
+    def lift(self, features: Tensor, batch: FrameBatch, state: Any = None) -> Lifted:
+        """Return what the frames give by themselves; only `bev.history` looks at the state."""
         bev, depth_logits = self._view(features, batch, state)
-        new_state: Any = bev.detach() if self.config.bev.history else None
+        history = bev.detach() if self.config.bev.history else None
         # The refined map is the frame's own last word, F_local: what the memory keeps and adds is
         # of the kind that the decoder reads, and no frame is refined twice.
-        bev = self.refine(bev)
-        if self.fusion is not None:
-            bev, new_state = self._fuse(self.fusion, bev, batch, state)
+        return Lifted(self.refine(bev), depth_logits, history)
+
+    def fuse(self, lifted: Lifted, batch: FrameBatch, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the BEV map (B, C, H, W) that the decoder reads, and the next frames' state."""
+        if self.fusion is None:
+            return lifted.bev, lifted.history
+        return self._fuse(self.fusion, lifted.bev, batch, state)
+
+    def decode(
+        self, features: Tensor, bev: Tensor, depth_logits: Tensor | None, state: Any = None
+    ) -> MapperOutput:
+        """Predict from the BEV map.
+
+        Args:
+            features: (B, N, C, h, w) of the image encoder; only the image masks look at them.
+            bev: (B, C, H, W) of `fuse`.
+            depth_logits: of `lift`, to be handed on.
+            state: of `fuse`, to be handed on.
+        """
         decoded = self.decoder(bev)
         one = self.config.decoder.num_instances
         class_logits, points = decoded.class_logits, decoded.points
@@ -130,7 +152,7 @@ class OnlineMapper(nn.Module):
             one_to_many=one_to_many,
             gaussians=None if gaussians is None else gaussians[:, :, :one],
             one_to_many_gaussians=many_gaussians,
-            state=new_state,
+            state=state,
         )
 
     def _view(

@@ -32,6 +32,29 @@ class GaussianShapes:
 
 
 @dataclass(frozen=True)
+class Lifted:
+    """What frames give before they are fused with others and decoded.
+
+    Args:
+        bev: (B, C, H, W) refined BEV map.
+        depth_logits: (B, N, D, h, w), see `MapperOutput`, or None.
+        history: (B, C, H, W) what `bev.history` hands to the next frame, or None without.
+    """
+
+    bev: Tensor
+    depth_logits: Tensor | None = None
+    history: Tensor | None = None
+
+    def __getitem__(self, rows: slice) -> Lifted:
+        """Return some of the samples."""
+
+        def part(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[rows]
+
+        return Lifted(self.bev[rows], part(self.depth_logits), part(self.history))
+
+
+@dataclass(frozen=True)
 class MapperOutput:
     """Predictions of every decoder layer.
 
