@@ -100,7 +100,7 @@ def _add_rules(parser: argparse._ArgumentGroup) -> None:
         type=float,
         default=None,
         metavar='S',
-        help='least score of what bev_iou, geometry and stability look at; default: 0.4',
+        help='least score of what bev_iou, geometry, stability and flicker look at; default: 0.4',
     )
     parser.add_argument(
         '--categories',

@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
-from gsmap_core.errors import DataError
 from gsmap_core.evaluation.chamfer import ChamferResult
 from gsmap_core.evaluation.frames import FrameLog, frame_key
-from gsmap_core.evaluation.identities import ElementLinker
+from gsmap_core.evaluation.identities import ElementLinker, SideIdentities
 from gsmap_core.evaluation.matching import (
     BoolArray,
     average_precision,
@@ -37,7 +36,7 @@ from gsmap_core.evaluation.protocols import (
     protocol_by_name,
     simplified,
 )
-from gsmap_core.structures import FloatArray, MapElement, VectorMap
+from gsmap_core.structures import FloatArray, VectorMap
 
 _NUM_POINTS = 200
 #: Ground truth is first brought to the number of points that a model is trained with.
@@ -97,10 +96,7 @@ class ConsistencyEvaluator:
     _claims: dict[tuple[str, str, int, int], int] = field(
         init=False, repr=False, default_factory=dict
     )
-    _linkers: dict[tuple[str, str, str], ElementLinker] = field(
-        init=False, repr=False, default_factory=dict
-    )
-    _has_ids: dict[str, bool] = field(init=False, repr=False, default_factory=dict)
+    _sides: tuple[SideIdentities, SideIdentities] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -112,6 +108,10 @@ class ConsistencyEvaluator:
             category_by_name(name)
         count = len(self.thresholds_m)
         self._pools = {kind: MatchPool(self.categories, count) for kind in ('consistent', 'plain')}
+        self._sides = (
+            SideIdentities('predictions', ElementLinker.of_predictions, MIN_LINKED_SCORE),
+            SideIdentities('ground truth', ElementLinker.of_ground_truth),
+        )
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -128,8 +128,8 @@ class ConsistencyEvaluator:
         """
         scene, key = self._frames.add(prediction, ground_truth), frame_key(ground_truth)
         for name in self.categories:
-            predicted, predicted_ids = self._identified('predictions', name, prediction, scene)
-            true, true_ids = self._identified('ground truth', name, ground_truth, scene)
+            predicted, predicted_ids = self._sides[0].of(name, prediction, scene)
+            true, true_ids = self._sides[1].of(name, ground_truth, scene)
             self.add_lines(
                 name,
                 [line_of(element, self.num_dims) for element in predicted],
@@ -143,33 +143,6 @@ class ConsistencyEvaluator:
                 scene=scene,
                 frame=key,
             )
-
-    def _identified(
-        self, side: str, category: str, frame: VectorMap, scene: str
-    ) -> tuple[list[MapElement], list[int]]:
-        """Return the elements of a category that take part, and their identities."""
-        elements = list(frame.of_category(category_by_name(category).id))
-        for element in elements:
-            has_id = bool(element.id)
-            if self._has_ids.setdefault(side, has_id) != has_id:
-                raise DataError(
-                    f"{side}, frame '{frame_key(frame)}': '{category}' "
-                    f'{"has an" if has_id else "has no"} id and the first element of the file '
-                    f'{"has none" if has_id else "has one"}; expected ids of all elements or of '
-                    'none'
-                )
-        if self._has_ids.get(side, False):
-            return elements, [element.id or 0 for element in elements]
-        is_truth = side == 'ground truth'
-        if not is_truth:
-            elements = [e for e in elements if (e.score or 0.0) > MIN_LINKED_SCORE]
-        if side not in self._has_ids:
-            return elements, []
-        key = (side, category, scene)
-        if key not in self._linkers:
-            make = ElementLinker.of_ground_truth if is_truth else ElementLinker.of_predictions
-            self._linkers[key] = make(category)
-        return elements, self._linkers[key].link(elements, frame)
 
     def add_lines(
         self,
@@ -226,12 +199,8 @@ class ConsistencyEvaluator:
         Raises:
             DataError: its frames have another reference or range, or one has ids and one has none.
         """
-        for side, has_ids in other._has_ids.items():
-            if self._has_ids.setdefault(side, has_ids) != has_ids:
-                raise DataError(
-                    f"{side}: scene '{other.scenes[0]}' and those before differ in whether "
-                    'elements have ids; expected ids of all elements or of none'
-                )
+        for side, others in zip(self._sides, other._sides, strict=True):
+            side.merge(others, next(iter(other.scenes), ''))
         self._frames.merge(other._frames)
         for kind, pool in self._pools.items():
             pool.merge(other._pools[kind])
@@ -257,7 +226,7 @@ class ConsistencyEvaluator:
             **common,
             **tables['consistent'],
             plain=ChamferResult(**common, **tables['plain']),
-            linked=tuple(side for side, has_ids in self._has_ids.items() if not has_ids),
+            linked=tuple(side.side for side in self._sides if side.are_made),
         )
 
     def curve(self, category: str, threshold_m: float) -> tuple[FloatArray, FloatArray]:

@@ -9,7 +9,7 @@ their IoU. Source: MapTracker's `prepare_gt_tracks.py` and `prepare_pred_tracks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -145,6 +145,79 @@ class ElementLinker:
                 ids[index] = self._count
         self._seen.append(_Seen(points, ids, pose))
         return ids
+
+
+@dataclass
+class SideIdentities:
+    """Identities of the elements of one side: those of the file, or made here if it has none.
+
+    Args:
+        side: what to call it in errors.
+        make_linker: returns what links the elements of a category in a scene.
+        min_linked_score: elements without identities need a higher score to take part; None: all
+            take part.
+    """
+
+    side: str
+    make_linker: Callable[[str], ElementLinker]
+    min_linked_score: float | None = None
+    _has_ids: bool | None = field(init=False, repr=False, default=None)
+    _linkers: dict[tuple[str, str], ElementLinker] = field(
+        init=False, repr=False, default_factory=dict
+    )
+
+    @property
+    def are_made(self) -> bool:
+        """Whether there were elements, without identities."""
+        return self._has_ids is False
+
+    def of(
+        self, category: str, frame: VectorMap, scene: str
+    ) -> tuple[list[MapElement], list[int]]:
+        """Return the elements of a category that take part, and their identities.
+
+        Args:
+            category: its name.
+            frame: the next of its scene.
+            scene: name of the drive.
+
+        Raises:
+            DataError: some elements have ids and others none, or ids have to be made and the frame
+                has no pose.
+        """
+        elements = list(frame.of_category(category_by_name(category).id))
+        for element in elements:
+            has_id = bool(element.id)
+            self._has_ids = has_id if self._has_ids is None else self._has_ids
+            if self._has_ids != has_id:
+                raise DataError(
+                    f"{self.side}, frame '{frame_key(frame)}': '{category}' "
+                    f'{"has an" if has_id else "has no"} id and the first element of the file '
+                    f'{"has none" if has_id else "has one"}; expected ids of all elements or of '
+                    'none'
+                )
+        if self._has_ids:
+            return elements, [element.id or 0 for element in elements]
+        if self.min_linked_score is not None:
+            elements = [e for e in elements if (e.score or 0.0) > self.min_linked_score]
+        if self._has_ids is None:
+            return elements, []
+        if (category, scene) not in self._linkers:
+            self._linkers[category, scene] = self.make_linker(category)
+        return elements, self._linkers[category, scene].link(elements, frame)
+
+    def merge(self, other: SideIdentities, scene: str) -> None:
+        """Check that another side, whose first scene is named, agrees on who makes identities.
+
+        Raises:
+            DataError: one has ids and the other has none.
+        """
+        self._has_ids = other._has_ids if self._has_ids is None else self._has_ids
+        if other._has_ids not in (None, self._has_ids):
+            raise DataError(
+                f"{self.side}: scene '{scene}' and those before differ in whether elements have "
+                'ids; expected ids of all elements or of none'
+            )
 
 
 def _spatial(element: MapElement) -> FloatArray:

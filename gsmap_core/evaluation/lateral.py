@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gsmap_core.geometry.polylines import polyline_length, resample_polyline
-from gsmap_core.structures import FloatArray
+from gsmap_core.geometry.transforms import transform_points
+from gsmap_core.structures import FloatArray, PerceptionRange
 
 #: Length that one point stands for, at most [m].
 SPACING_M = 0.5
@@ -57,6 +58,17 @@ def distances_to_lines(points: npt.ArrayLike, lines: Sequence[npt.ArrayLike]) ->
         gaps = offsets - along[..., None] * steps
         distances[begin : begin + _BLOCK] = np.sqrt(np.square(gaps).sum(axis=2).min(axis=1))
     return distances
+
+
+def moved_in_plane(dst_from_src: FloatArray, points: FloatArray) -> FloatArray:
+    """Return (P, 2) points of the ground, moved by a (4, 4) transform and seen from above [m]."""
+    return transform_points(dst_from_src, np.column_stack([points, np.zeros(len(points))]))[:, :2]
+
+
+def inside_range(points: FloatArray, limits: PerceptionRange) -> npt.NDArray[np.bool_]:
+    """Return (P,) bool: which (P, 2) points [m] lie in a range."""
+    low, high = (limits.x_min, limits.y_min), (limits.x_max, limits.y_max)
+    return np.asarray(((points >= low) & (points <= high)).all(axis=1))
 
 
 class SceneSums:

@@ -7,6 +7,7 @@ METRICS: tuple[str, ...] = (
     'bev_iou',
     'geometry',
     'stability',
+    'flicker',
 )
 #: Metrics that need the frames of a scene together and in order.
-SEQUENTIAL_METRICS: tuple[str, ...] = ('consistency', 'stability')
+SEQUENTIAL_METRICS: tuple[str, ...] = ('consistency', 'stability', 'flicker')

@@ -10,6 +10,7 @@ from gsmap_core.errors import ConfigError
 from gsmap_core.evaluation.bev_iou import DEFAULT_MIN_SCORE, BevIouEvaluator, BevIouResult
 from gsmap_core.evaluation.chamfer import ChamferEvaluator, ChamferResult
 from gsmap_core.evaluation.consistency import ConsistencyEvaluator, ConsistencyResult
+from gsmap_core.evaluation.flicker import FlickerEvaluator, FlickerResult
 from gsmap_core.evaluation.line_geometry import GeometryEvaluator, GeometryResult
 from gsmap_core.evaluation.metric_names import METRICS
 from gsmap_core.evaluation.protocols import DEFAULT_THRESHOLDS_M
@@ -24,6 +25,7 @@ Evaluator = (
     | BevIouEvaluator
     | GeometryEvaluator
     | StabilityEvaluator
+    | FlickerEvaluator
 )
 Result = (
     ChamferResult
@@ -32,6 +34,7 @@ Result = (
     | BevIouResult
     | GeometryResult
     | StabilityResult
+    | FlickerResult
 )
 
 
@@ -85,6 +88,8 @@ def make_evaluator(name: str, options: MetricOptions) -> Evaluator:
             return GeometryEvaluator(categories, min_score=min_score)
         case 'stability':
             return StabilityEvaluator(categories, min_score=min_score)
+        case 'flicker':
+            return FlickerEvaluator(categories, min_score)
     raise ConfigError(f"metric '{name}': unknown; expected {', '.join(METRICS)}")
 
 

@@ -24,7 +24,7 @@ from gsmap_core.evaluation.tables import (
 
 #: Metrics that have precision-recall curves.
 _CurveEvaluator = ChamferEvaluator | RasterEvaluator | ConsistencyEvaluator
-_SCENE_KEYS = ('num_frames', 'mean_ap', 'mean', 'per_category')
+_SCENE_KEYS = ('num_frames', 'mean_ap', 'mean', 'flicker_per_frame', 'per_category')
 
 
 def report_dict(evaluator: Evaluator) -> dict[str, Any]:

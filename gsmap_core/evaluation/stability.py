@@ -22,12 +22,14 @@ from gsmap_core.evaluation.frames import FrameLog, frame_key, range_dict
 from gsmap_core.evaluation.lateral import (
     SceneSums,
     distances_to_lines,
+    inside_range,
     mean_of_known,
+    moved_in_plane,
     plain,
     points_along,
     ratio,
 )
-from gsmap_core.geometry.transforms import invert, transform_points
+from gsmap_core.geometry.transforms import invert
 from gsmap_core.structures import FloatArray, PerceptionRange, VectorMap
 
 DEFAULT_MAX_JITTER_M = 1.5
@@ -177,17 +179,22 @@ class StabilityEvaluator:
     ) -> FloatArray:
         """Return how many elements could be found again, were, and their jitters and squares."""
         lines = [self._lines(before, category), self._lines(current, category)]
-        lines[0] = [_moved(motion, line) for line in lines[0]]
+        lines[0] = [moved_in_plane(motion, line) for line in lines[0]]
         back = invert(motion)
         # Points where both frames looked, of every element that has enough of them.
         seen: list[list[tuple[FloatArray, FloatArray]]] = []
         for side in lines:
             parts = [(line, points_along(line)[0]) for line in side]
             common = [
-                (line, points[_inside(points, current.range) & _inside(_moved(back, points),
-                                                                       current.range)])
+                (
+                    line,
+                    points[
+                        inside_range(points, current.range)
+                        & inside_range(moved_in_plane(back, points), current.range)
+                    ],
+                )
                 for line, points in parts
-            ]  # fmt: skip
+            ]
             seen.append([(line, points) for line, points in common if len(points) >= _MIN_POINTS])
         jitter = np.full((len(seen[0]), len(seen[1])), np.inf)
         for row, (line, points) in enumerate(seen[0]):
@@ -240,13 +247,3 @@ class StabilityEvaluator:
             reference=self._frames.reference,
             range=self._frames.range,
         )
-
-
-def _moved(motion: FloatArray, points: FloatArray) -> FloatArray:
-    """Return (P, 2) points moved in the plane."""
-    return transform_points(motion, np.column_stack([points, np.zeros(len(points))]))[:, :2]
-
-
-def _inside(points: FloatArray, limits: PerceptionRange) -> np.ndarray:
-    low, high = (limits.x_min, limits.y_min), (limits.x_max, limits.y_max)
-    return ((points >= low) & (points <= high)).all(axis=1)

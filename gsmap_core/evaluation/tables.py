@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gsmap_core.evaluation.bev_iou import BevIouResult
 from gsmap_core.evaluation.chamfer import ChamferResult
 from gsmap_core.evaluation.consistency import ConsistencyResult
+from gsmap_core.evaluation.flicker import FlickerResult
 from gsmap_core.evaluation.line_geometry import GeometryResult
 from gsmap_core.evaluation.metrics import Result
 from gsmap_core.evaluation.raster import AREA_IOU, LINE_IOU, MAX_DETECTIONS, RasterResult
@@ -29,13 +30,17 @@ def format_result(result: Result, title: str = '') -> str:
         return _format_geometry(result, title or 'Lateral error and completeness of lines')
     if isinstance(result, StabilityResult):
         return _format_stability(result, title or 'Temporal stability')
+    if isinstance(result, FlickerResult):
+        return _format_flicker(result, title or 'Flicker')
     if isinstance(result, ConsistencyResult):
         return _format_chamfer(result, title or 'Consistency-aware average precision')
     return _format_chamfer(result, title or 'Chamfer average precision')
 
 
 def headline(result: Result) -> float:
-    """Return the number that stands for a result: its mean over categories."""
+    """Return the number that stands for a result: mean over categories, of events their sum."""
+    if isinstance(result, FlickerResult):
+        return result.flicker_per_frame
     return result.mean_ap if isinstance(result, ChamferResult | RasterResult) else result.mean
 
 
@@ -170,15 +175,47 @@ def _format_stability(result: StabilityResult, title: str) -> str:
     return '\n'.join(lines)
 
 
+def _format_flicker(result: FlickerResult, title: str) -> str:
+    header = ['category', 'per frame', 'births', 'deaths', 'id changes', 'found', 'elements']
+    counts = (result.births, result.deaths, result.id_changes)
+    rows = [
+        [
+            name,
+            format_number(result.per_category[name]),
+            *(str(count[name]) for count in counts),
+            format_number(result.found[name]),
+            str(result.num_elements[name]),
+        ]
+        for name in result.categories
+    ]
+    total = [
+        'all',
+        format_number(result.flicker_per_frame),
+        *(str(sum(count.values())) for count in counts),
+        format_number(result.found_overall),
+        str(sum(result.num_elements.values())),
+    ]
+    lines = [title, describe_conditions(result), '', *format_table(header, rows, total)]
+    lines.append(
+        f'{result.num_frame_pairs} pairs of consecutive frames, predictions with a score of '
+        f'{result.min_score:g} or more within {result.max_distance_m:g} m'
+        + (', their ids made here' if result.are_linked else '')
+    )
+    if result.num_without_pose:
+        lines.append(f'{result.num_without_pose} frames without a pose were passed over')
+    return '\n'.join(lines)
+
+
 def format_number(value: float) -> str:
     """Return three decimals, a dash for NaN."""
     return '-' if math.isnan(value) else f'{value:.3f}'
 
 
 def format_scenes(scenes: Mapping[str, Result]) -> str:
-    """Return a table with one row per scene: frames, value of each category, mean."""
-    names = next(iter(scenes.values())).categories
-    header = ['scene', 'frames', *names, 'mean']
+    """Return a table with one row per scene: frames, value of each category, headline."""
+    first = next(iter(scenes.values()))
+    names = first.categories
+    header = ['scene', 'frames', *names, 'all' if isinstance(first, FlickerResult) else 'mean']
     rows = [
         [
             scene or '(none)',
