@@ -29,6 +29,7 @@ from gsmap_core.evaluation.reliability import ReliabilityEvaluator
 from gsmap_core.evaluation.report import report_dict
 from gsmap_core.evaluation.sharding import evaluate_pairs
 from gsmap_core.mapfile import write_map_file
+from gsmap_core.mapping.identity import IdentityTracker
 from gsmap_core.rig import load_rig
 from gsmap_core.structures import SurroundFrame, VectorMap
 
@@ -122,7 +123,9 @@ def _score_texts(summary: dict[str, Any], metrics: Sequence[str]) -> list[str]:
         if name in _AP_METRICS:
             scores[f'{name} mAP'] = summary[f'{name}_map']
         elif summary[name] is not None:
-            scores[name] = summary[name].get('mean_ap', summary[name].get('mean'))
+            report = summary[name]
+            key = next(key for key in ('mean_ap', 'mean', 'flicker_per_frame') if key in report)
+            scores[name] = report[key]
     return [f'{name} {score:.3f}' for name, score in scores.items() if score is not None]
 
 
@@ -133,6 +136,7 @@ def predict_source(args: argparse.Namespace) -> int:
     metrics = metric_names(args.metric)
     drives = open_source(args.source, args.rig)
     predict, reset, engine = _mapper(args)
+    tracker = None if args.no_ids else IdentityTracker()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     predictions: list[VectorMap] = []
@@ -142,6 +146,8 @@ def predict_source(args: argparse.Namespace) -> int:
     mapping_s = 0.0
     for drive in drives:
         reset()
+        if tracker is not None:
+            tracker.reset()
         maps: dict[int, VectorMap] = {}
         chosen = range(0, len(drive), args.stride)[: args.limit]
         for index in tqdm(chosen, desc=drive.name, unit='frame', disable=None):
@@ -153,6 +159,8 @@ def predict_source(args: argparse.Namespace) -> int:
                 continue
             start = time.perf_counter()
             maps[index] = predict(frame)
+            if tracker is not None:
+                maps[index] = tracker.update(maps[index])
             mapping_s += time.perf_counter() - start
             truth = drive.ground_truth(index)
             if truth is not None:

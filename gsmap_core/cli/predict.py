@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--figures', type=int, default=1, metavar='N', help='draw N camera sets per drive as PNG'
     )
+    parser.add_argument(
+        '--no-ids',
+        action='store_true',
+        help='leave out the ids that elements keep from frame to frame',
+    )
     parser.add_argument('--video', action='store_true', help='also write a video per drive')
     add_metric_argument(parser)
     parser.add_argument('--json', action='store_true', help='print the summary as JSON')

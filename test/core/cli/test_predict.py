@@ -43,6 +43,11 @@ def test_a_bag_is_mapped_scored_and_drawn(tmp_path, checkpoint, capsys):
     predictions = read_map_file(out / 'predictions.map.json')
     truth = read_map_file(out / 'ground_truth.map.json')
     assert [m.stamp_ns for m in predictions] == [m.stamp_ns for m in truth]
+    ids = [[element.id for element in m.elements] for m in predictions]
+    assert all(number > 0 for numbers in ids for number in numbers)
+    # The vehicle stands still.
+    assert set(ids[0]) & set(ids[3])
+    assert summary['consistency']['linked'] == ['ground truth']
     pictures = [path for path in summary['outputs'] if path.endswith('.png')]
     assert len(pictures) == 1 and cv2.imread(pictures[0]) is not None
     assert any(path.endswith(('.mp4', '.gif')) for path in summary['outputs'])
@@ -52,8 +57,25 @@ def test_stride_and_limit(tmp_path, checkpoint, capsys):
     bag = tmp_path / 'fake.mcap'
     write_bag(FakeRecording(FakeDrive(num_frames=6)), bag)
     arguments = ['--weights', checkpoint, '--out', str(tmp_path / 'out'), '--figures', '0']
-    assert main(['predict', str(bag), *arguments, '--stride', '2', '--limit', '2', '--json']) == 0
+    assert (
+        main(
+            [
+                'predict',
+                str(bag),
+                *arguments,
+                '--stride',
+                '2',
+                '--limit',
+                '2',
+                '--json',
+                '--no-ids',
+            ]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)['frames_mapped'] == 2
+    maps = read_map_file(tmp_path / 'out' / 'predictions.map.json')
+    assert all(element.id is None for m in maps for element in m.elements)
     assert main(['predict', str(bag), *arguments, '--limit', '1', '--metric', 'bev_iou']) == 0
     assert '1 frames mapped' in capsys.readouterr().out
 
