@@ -14,6 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--bag', help='map this bag instead of a synthetic drive')
     parser.add_argument('--out', default='out/demo', help='folder for the results')
     parser.add_argument('--weights', default='', help='checkpoint file or shipped name')
+    parser.add_argument(
+        '--single-frame',
+        default='',
+        metavar='WEIGHTS',
+        help='checkpoint that maps every set alone, to compare with; the same one unless given',
+    )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:N]')
     parser.add_argument(
         '--rate',

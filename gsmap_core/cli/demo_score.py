@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from gsmap_core.categories import PAPER_CATEGORIES
 from gsmap_core.data.bag import BagDrive, BagReader, move_local_map, read_local_maps
 from gsmap_core.errors import DataError
 from gsmap_core.evaluation.chamfer import chamfer_average_precision
+from gsmap_core.evaluation.flicker import FlickerEvaluator
+from gsmap_core.evaluation.lateral import plain
 from gsmap_core.geometry.transforms import invert
 from gsmap_core.structures import VectorMap
 
@@ -123,10 +126,28 @@ class Score:
     Args:
         chamfer_map: mean average precision, fraction.
         per_category: average precision per category, fraction.
+        flicker_per_frame: births, deaths and id changes per frame among elements whose ground
+            truth stays in range; None: no two frames with poses.
+        found: share of those elements that were found, fraction; None: there were none.
     """
 
     chamfer_map: float
     per_category: dict[str, float]
+    flicker_per_frame: float | None = None
+    found: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as the summary has them."""
+        return {
+            'chamfer_map': round(self.chamfer_map, 4),
+            'per_category': {name: round(value, 4) for name, value in self.per_category.items()},
+            'flicker_per_frame': _rounded(self.flicker_per_frame),
+            'found': _rounded(self.found),
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def pair_with_sets(
@@ -176,13 +197,14 @@ def pair_with_sets(
 def score(drive: BagDrive, maps: dict[int, VectorMap]) -> Score | None:
     """Score recorded maps against the drive's ground truth; None where it has none.
 
-    Every set with ground truth counts: one without a map counts as a map without elements.
+    Every set with ground truth counts: one without a map counts as a map without elements. Flicker
+    is that from map to map: a set without one makes no element vanish, its marker stays.
 
     Args:
         drive: the played bag.
         maps: from `pair_with_sets`.
     """
-    truths, predictions = [], []
+    truths, predictions, flicker = [], [], FlickerEvaluator()
     for index in range(len(drive)):
         truth = drive.ground_truth(index)
         if truth is None:
@@ -190,10 +212,18 @@ def score(drive: BagDrive, maps: dict[int, VectorMap]) -> Score | None:
         empty = replace(truth, elements=())
         truths.append(truth)
         predictions.append(maps.get(index, empty))
+        if index in maps:
+            flicker.add(maps[index], truth)
     if not truths:
         return None
     result = chamfer_average_precision(predictions, truths, PAPER_CATEGORIES)
-    return Score(float(result.mean_ap), {k: float(v) for k, v in result.per_category.items()})
+    steadiness = flicker.result()
+    return Score(
+        float(result.mean_ap),
+        {k: float(v) for k, v in result.per_category.items()},
+        plain(steadiness.flicker_per_frame),
+        plain(steadiness.found_overall),
+    )
 
 
 def read_recorded_maps(recorded: Path, topic: str) -> list[VectorMap]:

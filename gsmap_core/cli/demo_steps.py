@@ -26,6 +26,7 @@ from gsmap_core.cli.demo_score import (
     read_recorded_maps,
     score,
 )
+from gsmap_core.cli.demo_single_frame import SAME_RUN, SingleFrame, single_frame
 from gsmap_core.cli.node_processes import NodeGroup, NodeProcess
 from gsmap_core.cli.ros_environment import overlay_environment
 from gsmap_core.data.bag import BagDrive, open_bag
@@ -59,6 +60,8 @@ class DemoOptions:
         out: folder for the results.
         bag: bag to map; None: a synthetic drive.
         weights: checkpoint file or shipped name; empty: the default one.
+        single_frame: checkpoint whose figures, without memory, stand beside those of the node;
+            empty: the same weights.
         device: torch device.
         rate: replay speed; None: as fast as this machine can follow, at most real time.
         video: also make the video.
@@ -67,6 +70,7 @@ class DemoOptions:
     out: Path
     bag: Path | None = None
     weights: str = ''
+    single_frame: str = ''
     device: str = 'auto'
     rate: float | None = None
     video: bool = True
@@ -78,6 +82,7 @@ def run_demo(args: argparse.Namespace) -> int:
         out=Path(args.out),
         bag=None if args.bag is None else Path(args.bag),
         weights=args.weights,
+        single_frame=args.single_frame,
         device=args.device,
         rate=args.rate,
         video=not args.no_video,
@@ -100,6 +105,7 @@ def demo(options: DemoOptions) -> dict[str, Any]:
         raise ConfigError(f'--rate {options.rate}; expected a number between 0.01 and 100')
     # What can be wrong is found out before anything takes time.
     weights = resolve_weights(options.weights)
+    other = resolve_weights(options.single_frame) if options.single_frame else None
     environment = demo_environment()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.bag is not None:
@@ -120,10 +126,11 @@ def demo(options: DemoOptions) -> dict[str, Any]:
     balance = account(recorded, MAP_TOPIC, frames_published, len(maps))
     paired = pair_with_sets(drive, maps)
     quality = score(drive, paired)
+    alone = single_frame(drive, paired, quality, weights, other, options.device)
     outputs = {'recorded': str(recorded)}
     outputs |= draw_pictures(drive, paired, options.out, options.video)
     outputs['summary'] = str(options.out / 'summary.json')
-    summary = summarise(balance, quality, outputs)
+    summary = summarise(balance, quality, alone, outputs)
     Path(outputs['summary']).write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
     return summary
 
@@ -289,26 +296,34 @@ def _progress(replay: NodeProcess, bar: Any, duration_s: float) -> Callable[[], 
     return show
 
 
-def summarise(balance: Account, quality: Score | None, outputs: dict[str, str]) -> dict[str, Any]:
+def summarise(
+    balance: Account, quality: Score | None, alone: SingleFrame, outputs: dict[str, str]
+) -> dict[str, Any]:
     """Return the summary with exactly the documented keys; scores are null without ground truth.
 
     Args:
         balance: where the sets went.
         quality: scores, or None.
+        alone: scores of the single frame.
         outputs: written files by what they are.
     """
+    figures = dict.fromkeys(('chamfer_map', 'per_category', 'flicker_per_frame', 'found'))
     return {
         'frames_published': balance.frames_published,
         'frames_mapped': balance.frames_mapped,
         'sets_dropped': balance.sets_dropped,
-        'chamfer_map': None if quality is None else round(quality.chamfer_map, 4),
-        'per_category': None
-        if quality is None
-        else {name: round(value, 4) for name, value in quality.per_category.items()},
+        **(figures if quality is None else quality.to_dict()),
+        'single_frame': figures | alone.to_dict(),
         'latency_ms': balance.latency_ms,
         'rate_hz': balance.rate_hz,
         'outputs': outputs,
     }
+
+
+def _flicker_text(figures: dict[str, Any]) -> str:
+    if figures['found'] is None:
+        return 'not measured: no element stays in range from one map to the next'
+    return f'{figures["flicker_per_frame"]:.2f} events per frame, {figures["found"]:.0%} found'
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -326,6 +341,11 @@ def table(summary: dict[str, Any]) -> str:
     else:
         parts = ', '.join(f'{k} {v:.3f}' for k, v in summary['per_category'].items())
         rows.append(('chamfer mAP', f'{summary["chamfer_map"]:.3f} ({parts})'))
+        rows.append(('flicker', _flicker_text(summary)))
+        alone = summary['single_frame']
+        if alone['how'] != SAME_RUN:
+            text = f'chamfer mAP {alone["chamfer_map"]:.3f}, flicker {_flicker_text(alone)}'
+            rows.append(('single frame', f'{text} ({alone["weights"]}, {alone["how"]})'))
     if latency['p50'] is not None:
         rows.append(('latency', f'{latency["p50"]:.0f} ms median, {latency["p95"]:.0f} ms p95'))
     if summary['rate_hz'] is not None:

@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from helpers.fake_drives import micro_config
 from tiny_drive import TinyDrive
 
 from gsmap_core.cli import demo_score as scoring
 from gsmap_core.cli.demo_score import Account
+from gsmap_core.cli.demo_single_frame import (
+    NO_STATE,
+    SAME_RUN,
+    SingleFrame,
+    map_alone,
+    single_frame,
+)
 from gsmap_core.cli.demo_steps import MAP_TOPIC, demo_environment, summarise, table
 from gsmap_core.cli.main import main
 from gsmap_core.data import messages as msg
@@ -25,8 +33,9 @@ from gsmap_core.structures import VectorMap
 
 KEYS = [
     'frames_published', 'frames_mapped', 'sets_dropped', 'chamfer_map', 'per_category',
-    'latency_ms', 'rate_hz', 'outputs',
+    'flicker_per_frame', 'found', 'single_frame', 'latency_ms', 'rate_hz', 'outputs',
 ]  # fmt: skip
+SINGLE_KEYS = {'weights', 'how', 'chamfer_map', 'per_category', 'flicker_per_frame', 'found'}
 
 
 @pytest.fixture(scope='module')
@@ -165,14 +174,68 @@ def test_recorded_maps_come_back(drive: BagDrive, tmp_path: Path) -> None:
 def test_summary_has_exactly_the_documented_keys(drive: BagDrive) -> None:
     account = Account(4, 3, {'newer': 1}, {'p50': 80.0, 'p95': 120.0}, 4.9)
     maps = {index: perfect(drive, index) for index in range(len(drive))}
-    summary = summarise(account, scoring.score(drive, maps), {'map': 'out/demo/map.png'})
+    quality = scoring.score(drive, maps)
+    same = SingleFrame(Path('w.safetensors'), SAME_RUN, quality)
+    summary = summarise(account, quality, same, {'map': 'out/demo/map.png'})
     assert list(summary) == KEYS
     assert list(summary['latency_ms']) == ['p50', 'p95']
+    assert set(summary['single_frame']) == SINGLE_KEYS
+    assert summary['single_frame']['chamfer_map'] == summary['chamfer_map']
     text = table(summary)
     assert '3 (75 %)' in text and '1 newer' in text and '80 ms median' in text
-    unscored = summarise(account, None, {})
-    assert unscored['chamfer_map'] is None
+    assert '0.00 events per frame, 100% found' in text and 'single frame' not in text
+    worse = replace(quality, chamfer_map=0.25, flicker_per_frame=3.0, found=0.5)
+    other = summarise(account, quality, SingleFrame(Path('w.safetensors'), NO_STATE, worse), {})
+    assert 'chamfer mAP 0.250, flicker 3.00 events per frame, 50% found (w.saf' in table(other)
+    unscored = summarise(account, None, replace(same, quality=None), {})
+    assert list(unscored) == KEYS and set(unscored['single_frame']) == SINGLE_KEYS
+    assert unscored['chamfer_map'] is None and unscored['single_frame']['chamfer_map'] is None
     assert 'no ground truth' in table(unscored)
+
+
+def test_flicker_of_recorded_maps_is_from_map_to_map(drive: BagDrive) -> None:
+    """Ids as the node gives them: one changes; a set without a map makes nothing vanish."""
+    maps = {}
+    for index in (0, 2, 3):
+        truth = perfect(drive, index)
+        first = 11 if index == 3 else 1
+        numbered = (replace(e, id=first + i) for i, e in enumerate(truth.elements))
+        maps[index] = replace(truth, elements=tuple(numbered))
+    quality = scoring.score(drive, maps)
+    assert quality is not None
+    # From set 2 to set 3 every id is another: both lines and the crossing.
+    assert quality.flicker_per_frame == pytest.approx(3 / 2)
+    assert quality.found == pytest.approx(1.0)
+
+
+def test_the_single_frame_knows_nothing_of_the_sets_before(
+    drive: BagDrive, tmp_path: Path
+) -> None:
+    import torch
+
+    from gsmap_core.config import FusionConfig
+    from gsmap_core.models.checkpoint import save_checkpoint
+    from gsmap_core.models.mapper import OnlineMapper
+    from gsmap_core.runtime.predictor import Predictor
+
+    torch.manual_seed(0)
+    plain, fusing = tmp_path / 'plain.safetensors', tmp_path / 'fusing.safetensors'
+    save_checkpoint(plain, OnlineMapper(micro_config()))
+    memory = FusionConfig(kind='streaming')
+    save_checkpoint(fusing, OnlineMapper(replace(micro_config(), fusion=memory)))
+    quality = scoring.score(drive, {0: perfect(drive, 0), 2: perfect(drive, 2)})
+    assert single_frame(drive, [0, 2], quality, plain, None, 'cpu').quality is quality
+    alone = single_frame(drive, [2, 0], quality, fusing, None, 'cpu')
+    assert (alone.how, alone.weights) == (NO_STATE, fusing)
+    assert alone.quality is not None and alone.quality.chamfer_map < 0.1
+    named = single_frame(drive, [0, 2], quality, plain, fusing, 'cpu')
+    assert (named.weights, named.how) == (fusing, NO_STATE)
+    assert single_frame(drive, [0], None, fusing, None, 'cpu').quality is None
+    maps = map_alone(drive, [0, 2], fusing, 'cpu')
+    fresh = Predictor(fusing, device='cpu').predict(drive.frame(2))
+    for element, expected in zip(maps[2].elements, fresh.elements, strict=True):
+        np.testing.assert_allclose(element.vertices, expected.vertices, atol=1e-5)
+        assert element.id is not None
 
 
 def test_pictures_are_drawn(drive: BagDrive, tmp_path: Path) -> None:
@@ -219,6 +282,7 @@ def test_nodes_keep_to_themselves(ros_environment: dict[str, str]) -> None:
     [
         (['--rate', '0'], '--rate 0.0'),
         (['--weights', 'nothing.safetensors'], 'nothing.safetensors'),
+        (['--single-frame', 'none.safetensors'], 'none.safetensors'),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(
@@ -278,6 +342,8 @@ def test_from_bag_to_score_over_dds(
     assert set(summary['per_category']) == {'divider', 'ped_crossing', 'boundary'}
     assert 0 < summary['latency_ms']['p50'] <= summary['latency_ms']['p95']
     assert set(summary['outputs']) == {'recorded', 'map', 'accumulated_map', 'summary'}
+    assert summary['single_frame']['how'] == SAME_RUN
+    assert summary['single_frame']['flicker_per_frame'] == summary['flicker_per_frame']
     for path in summary['outputs'].values():
         assert Path(path).stat().st_size > 0
     assert json.loads(Path(summary['outputs']['summary']).read_text()) == summary
