@@ -288,10 +288,16 @@ class FlickerEvaluator:
             scene: only the frames of this scene; None: all.
         """
         totals = {name: self._sums.total(name, scene) for name in self.categories}
-        columns = [{name: int(t[index]) for name, t in totals.items()} for index in range(5)]
+        births, deaths, id_changes, num_elements, num_found = (
+            {name: int(total[index]) for name, total in totals.items()} for index in range(5)
+        )
         compared, passed = self._counts.total('', scene)
         return FlickerResult(
-            *columns,
+            births=births,
+            deaths=deaths,
+            id_changes=id_changes,
+            num_elements=num_elements,
+            num_found=num_found,
             num_frame_pairs=int(compared),
             num_without_pose=int(passed),
             are_linked=self._predicted.are_made,

@@ -162,7 +162,9 @@ def mismatch(current: PlacedLines, earlier: PlacedLines, max_distance_m: float) 
     then = [row[0] * x + row[1] * y + row[2] for row in views]
     seen = (
         _is_inside(then, earlier.limits[columns]),
-        _is_inside(there[:2], np.broadcast_to(current.limits[0], (len(earlier), 2, 2)))[columns],
+        _is_inside(list(there[:2]), np.broadcast_to(current.limits[0], (len(earlier), 2, 2)))[
+            columns
+        ],
     )
     shares = np.zeros((2, len(rows)))
     num_dims = 3 if with_z.any() else 2
