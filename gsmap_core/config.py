@@ -13,6 +13,9 @@ from typing import Any, Literal
 from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
 from gsmap_core.errors import ConfigError
 from gsmap_core.geometry.bev_grid import BevGrid
+from gsmap_core.loss_configs import AlignmentConfig as AlignmentConfig
+from gsmap_core.loss_configs import FocalKind as FocalKind
+from gsmap_core.loss_configs import InstanceMaskConfig as InstanceMaskConfig
 from gsmap_core.loss_configs import LossConfig as LossConfig
 from gsmap_core.loss_configs import MatchingConfig as MatchingConfig
 from gsmap_core.loss_configs import OrderPattern as OrderPattern
@@ -62,6 +65,7 @@ class ModelConfig:
         gaussians: the Gaussians, with `representation: gaussians`.
         matching: cost weights.
         losses: loss weights.
+        alignment: geometry-aware scores, for the losses and costs that ask for them.
         official_only: carry the tensors that published LSS models store and never use, so that
             their files load whole and their parameter counts come out.
         closing_distance_m: post-processing closes an element whose ends lie within this distance
@@ -85,6 +89,7 @@ class ModelConfig:
     gaussians: GaussianConfig = field(default_factory=GaussianConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     losses: LossConfig = field(default_factory=LossConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     official_only: bool = False
     closing_distance_m: float = 1.0
 
@@ -122,10 +127,27 @@ class ModelConfig:
                 f"fusion.kind is '{self.fusion.kind}' and bev.history is true; expected one way "
                 'to carry BEV maps over time'
             )
+        self._check_instance_masks()
         if self.official_only and (self.bev.view_transform != 'lss' or not self.num_cameras):
             raise ConfigError(
                 f"official_only with bev.view_transform '{self.bev.view_transform}' and "
                 f"num_cameras {self.num_cameras}; expected 'lss' and the published number"
+            )
+
+    def _check_instance_masks(self) -> None:
+        """Refuse a cost of masks that nothing trains, and masks that do not fit the grid."""
+        weights = self.matching
+        if weights.has_instance_masks and not self.losses.has_instance_masks:
+            raise ConfigError(
+                f'matching.instance_mask is {weights.instance_mask} and matching.instance_dice '
+                f'{weights.instance_dice}, but no loss trains the masks; give '
+                'losses.instance_mask or losses.instance_dice a weight, or set both to 0'
+            )
+        stride, bev = self.losses.instance_mask_options.stride, self.bev
+        if self.losses.has_instance_masks and (bev.num_rows % stride or bev.num_columns % stride):
+            raise ConfigError(
+                f'losses.instance_mask_options.stride {stride} does not divide the BEV grid of '
+                f'{bev.num_rows} x {bev.num_columns} cells; expected a divisor of both'
             )
 
     @property

@@ -59,6 +59,17 @@ class MapTargets:
         """Return the number of elements G."""
         return len(self.labels)
 
+    def real_orders(self) -> tuple[Tensor, Tensor]:
+        """Return the V allowed orders without repetitions, element after element.
+
+        Returns:
+            (V, P, D) unit coordinates and (G,) int64 row of each element's first order.
+        """
+        places = torch.arange(self.orders.shape[1], device=self.orders.device)
+        first = torch.zeros_like(self.num_orders)
+        first[1:] = self.num_orders.cumsum(0)[:-1]
+        return self.orders[places < self.num_orders[:, None]], first
+
     def to(self, device: torch.device | str) -> MapTargets:
         """Return the targets on another device."""
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}

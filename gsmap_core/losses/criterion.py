@@ -7,6 +7,7 @@ Formulas and weights are those of MapTR and MapTRv2. A method adds a loss by add
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,22 @@ from torch import Tensor, nn
 
 from gsmap_core.config import ModelConfig
 from gsmap_core.errors import DataError
+from gsmap_core.losses.alignment import GeometryScore, geometry_aware_classification_loss
 from gsmap_core.losses.dense import bev_segmentation_loss, depth_loss, pv_segmentation_loss
 from gsmap_core.losses.focal import focal_loss
-from gsmap_core.losses.matched import MatchedPredictions
+from gsmap_core.losses.instance_masks import draw_instances, instance_dice_loss, instance_mask_loss
+from gsmap_core.losses.matched import MatchedMasks, MatchedPredictions
 from gsmap_core.losses.matching import Assignment, match
 from gsmap_core.losses.raster import raster_cost, raster_loss, renderer_of
+from gsmap_core.losses.vectors import configured_direction_loss, configured_points_loss
 from gsmap_core.targets import MapTargets
 
 if TYPE_CHECKING:
     from gsmap_core.models.outputs import GaussianShapes, MapperOutput
 
-_COSINE_EPS = 1e-12
+
+#: Logits of instance masks, (L', B, M, H, W), and the masks of each sample's elements, (G, H, W).
+Masks = tuple[Tensor, list[Tensor]]
 
 
 def classification_loss(matched: MatchedPredictions) -> Tensor:
@@ -33,55 +39,32 @@ def classification_loss(matched: MatchedPredictions) -> Tensor:
     return focal_loss(matched.class_logits, matched.class_targets).sum(dim=(1, 2, 3))
 
 
-def points_loss(matched: MatchedPredictions) -> Tensor:
-    """Return (L,) absolute unit differences summed over pairs, points and coordinates."""
-    return matched.per_layer((matched.points - matched.target_points).abs().sum(dim=(1, 2)))
+def configured_classification_loss(matched: MatchedPredictions, config: ModelConfig) -> Tensor:
+    """Return (L,) the loss that `losses.classification_kind` names."""
+    if config.losses.classification_kind == 'geometry_aware':
+        return geometry_aware_classification_loss(matched, config.alignment)
+    return classification_loss(matched)
 
 
-def edge_cosine(edges: Tensor, target_edges: Tensor) -> Tensor:
-    """Return (...,) the cosine between vectors (..., D); 0 where one of them has no length."""
-    squared = edges.square().sum(-1) + _COSINE_EPS
-    target_squared = target_edges.square().sum(-1) + _COSINE_EPS
-    return (edges * target_edges).sum(-1) / (squared * target_squared).sqrt()
-
-
-def direction_loss(matched: MatchedPredictions) -> Tensor:
-    """Return (L,) 1 - cosine of predicted and true edges in metres, summed over all edges."""
-    edges = matched.points.diff(dim=1) * matched.metres_per_unit
-    target_edges = matched.target_points.diff(dim=1) * matched.metres_per_unit
-    return matched.per_layer((1 - edge_cosine(edges, target_edges)).sum(dim=1))
-
-
-def smoothness_loss(matched: MatchedPredictions) -> Tensor:
-    """Return (L,) 1 - cosine of each predicted edge and the next in metres, summed over all.
-
-    Needs no ground truth: it only asks for straight predictions.
-
-    Source: MapVR, direction loss.
-    """
-    edges = matched.points.diff(dim=1) * matched.metres_per_unit
-    return matched.per_layer((1 - edge_cosine(edges[:, 1:], edges[:, :-1])).sum(dim=1))
-
-
-_DIRECTION_LOSSES: dict[str, Callable[[MatchedPredictions], Tensor]] = {
-    'target': direction_loss,
-    'smoothness': smoothness_loss,
-}
 _LAYER_LOSSES: dict[str, Callable[[MatchedPredictions, ModelConfig], Tensor]] = {
-    'classification': lambda matched, _: classification_loss(matched),
-    'points': lambda matched, _: points_loss(matched),
-    'direction': lambda matched, config: _DIRECTION_LOSSES[config.losses.direction_kind](matched),
+    'classification': configured_classification_loss,
+    'points': configured_points_loss,
+    'direction': configured_direction_loss,
     'raster': raster_loss,
+    'instance_mask': instance_mask_loss,
+    'instance_dice': instance_dice_loss,
 }
+#: Losses of instance masks, for the queries that have them.
+_MASK_LOSSES = ('instance_mask', 'instance_dice')
 
 
-def mean_over_processes(value: float, device: torch.device) -> float:
-    """Return a number averaged over all training processes (itself when there is one)."""
+def mean_over_processes(values: Tensor, device: torch.device) -> Tensor:
+    """Return numbers averaged over all training processes (themselves when there is one)."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    total = torch.tensor(value, dtype=torch.float64, device=device)
+        return values
+    total = values.to(device, torch.float64)
     torch.distributed.all_reduce(total)
-    return float(total) / torch.distributed.get_world_size()
+    return total / torch.distributed.get_world_size()
 
 
 def _packed(gaussians: GaussianShapes | None) -> Tensor | None:
@@ -90,6 +73,10 @@ def _packed(gaussians: GaussianShapes | None) -> Tensor | None:
 
 class Criterion(nn.Module):
     """Weighted, named losses of a batch; their sum is what is minimised.
+
+    In InteractionMap's terms (eq. 22) that is L_det (eq. 23: `classification`, `points`,
+    `direction`) + L_seg (eq. 21: `instance_mask`, `instance_dice`) + L_aux (eq. 24: `depth`,
+    `pv_segmentation`).
 
     Args:
         config: gives the weights (`losses`, `matching`), the categories and the grid.
@@ -108,6 +95,11 @@ class Criterion(nn.Module):
             'metres_per_unit', torch.tensor(extent[: config.decoder.num_dims]), persistent=False
         )
 
+    @property
+    def score(self) -> GeometryScore:
+        """How well predictions lie on elements, as configured."""
+        return GeometryScore(self.config.alignment, self.get_buffer('metres_per_unit'))
+
     def forward(self, output: MapperOutput, targets: Sequence[MapTargets]) -> dict[str, Tensor]:
         """Compute the losses.
 
@@ -117,16 +109,23 @@ class Criterion(nn.Module):
 
         Returns:
             Scalars, already weighted, by name: `classification`, `points`, `direction`,
-            `raster` of the last decoder layer, `d0.classification` and so on of the earlier
-            ones, the same with the ending `_one_to_many`, and `bev_segmentation`,
-            `pv_segmentation`, `depth`. Losses with weight 0 are left out.
+            `raster`, `instance_mask`, `instance_dice` of the last decoder layer,
+            `d0.classification` and so on of the earlier ones, the same with the ending
+            `_one_to_many`, and `bev_segmentation`, `pv_segmentation`, `depth`. Losses with weight
+            0 are left out.
 
         Raises:
-            DataError: a loss has a weight and the targets have nothing for it.
+            DataError: a loss has a weight and the targets, or the output, have nothing for it.
         """
         with torch.autocast(output.class_logits.device.type, enabled=False):
+            masks, many_masks = self._instance_masks(output, targets)
             losses = self._layer_losses(
-                output.class_logits, output.points, targets, 1, _packed(output.gaussians)
+                output.class_logits,
+                output.points,
+                targets,
+                1,
+                _packed(output.gaussians),
+                masks=masks,
             )
             if output.one_to_many is not None and self.config.losses.one_to_many:
                 logits, points = output.one_to_many
@@ -134,10 +133,31 @@ class Criterion(nn.Module):
                 factor = self.config.losses.one_to_many
                 raster = self.config.losses.raster_options.one_to_many
                 gaussians = _packed(output.one_to_many_gaussians) if raster else None
-                many = self._layer_losses(logits, points, targets, copies, gaussians, raster)
+                many = self._layer_losses(
+                    logits, points, targets, copies, gaussians, raster, many_masks
+                )
                 losses |= {f'{name}_one_to_many': factor * loss for name, loss in many.items()}
             losses |= self._dense_losses(output, targets)
         return losses
+
+    def _instance_masks(
+        self, output: MapperOutput, targets: Sequence[MapTargets]
+    ) -> tuple[Masks | None, Masks | None]:
+        """Return the masks of the one-to-one and of the one-to-many queries, where wanted."""
+        losses = self.config.losses
+        if not losses.has_instance_masks:
+            return None, None
+        if output.instance_masks is None:
+            raise DataError(
+                'losses.instance_mask or losses.instance_dice has a weight and the output has no '
+                'instance masks; call the model in training mode or with instance_masks=True'
+            )
+        rows, columns = output.instance_masks.shape[-2:]
+        truth = draw_instances(targets, (rows, columns), self.config)
+        many = output.one_to_many_instance_masks
+        if many is None or not losses.instance_mask_options.one_to_many:
+            return (output.instance_masks, truth), None
+        return (output.instance_masks, truth), (many, truth)
 
     def _layer_losses(
         self,
@@ -147,6 +167,7 @@ class Criterion(nn.Module):
         copies: int,
         gaussians: Tensor | None = None,
         raster: bool = True,
+        masks: Masks | None = None,
     ) -> dict[str, Tensor]:
         """Match one group of queries and compute its losses, all layers at once.
 
@@ -157,27 +178,58 @@ class Criterion(nn.Module):
             copies: how often every element is matched.
             gaussians: (L, B, M, P, D) parameters beside the centres, or None.
             raster: whether this group has a raster cost and loss.
+            masks: logits of the instance masks of the last L' layers, (L', B, M, H, W), and those
+                of the elements of every sample; None: this group has neither cost nor loss.
         """
         logits, points = logits.float(), points.float()
         gaussians = None if gaussians is None else gaussians.float()
         cost = None
         if raster and self.config.matching.raster:
             cost = partial(raster_cost, config=self.config)
-        assignment = match(logits, points, targets, self.config.matching, copies, gaussians, cost)
+        weights = self.config.matching
+        assignment = match(
+            logits,
+            points,
+            targets,
+            weights,
+            copies,
+            gaussians,
+            cost,
+            self.score,
+            masks if weights.has_instance_masks else None,
+        )
         matched = self._matched(logits, points, targets, assignment, gaussians)
-        num_layers = len(logits)
-        # Every layer matches equally many, so one normaliser serves all of them.
-        count = mean_over_processes(len(assignment) / num_layers, logits.device)
+        if masks is not None:
+            matched = replace(matched, masks=_matched_masks(matched, masks, assignment))
+        divisors = self._divisors(matched, len(assignment))
         losses: dict[str, Tensor] = {}
         for name, function in _LAYER_LOSSES.items():
             weight = getattr(self.config.losses, name)
-            if not weight or (name == 'raster' and not raster):
+            missing = not raster if name == 'raster' else masks is None and name in _MASK_LOSSES
+            if not weight or missing:
                 continue
-            per_layer = function(matched, self.config) * (weight / max(count, 1.0))
-            for layer in range(num_layers):
-                prefix = '' if layer == num_layers - 1 else f'd{layer}.'
+            divisor = divisors.get(name, divisors[''])
+            per_layer = function(matched, self.config) * (weight / divisor)
+            for layer in range(len(logits)):
+                prefix = '' if layer == len(logits) - 1 else f'd{layer}.'
                 losses[prefix + name] = per_layer[layer]
         return losses
+
+    def _divisors(self, matched: MatchedPredictions, num_pairs: int) -> dict[str, float | Tensor]:
+        """Return what the sums of losses are divided by: '' is the rule, names are exceptions."""
+        device = matched.points.device
+        # Every layer matches equally many, so one normaliser serves all of them.
+        count = torch.tensor(num_pairs / len(matched.class_logits), dtype=torch.float64)
+        divisors: dict[str, float | Tensor] = {
+            '': max(float(mean_over_processes(count, device)), 1.0)
+        }
+        config = self.config
+        by_scores = config.alignment.normaliser == 'scores'
+        if by_scores and config.losses.classification_kind == 'geometry_aware':
+            assert matched.scores is not None
+            sums = mean_over_processes(matched.per_layer(matched.scores), device)
+            divisors['classification'] = sums.to(matched.scores).clamp(min=1.0)
+        return divisors
 
     def _matched(
         self,
@@ -201,6 +253,11 @@ class Criterion(nn.Module):
         class_targets[(*chosen, labels[element])] = 1.0
         row = order_sizes.cumsum(0).to(device)[pairs.sample]
         row = row + pairs.element * orders_per_element[pairs.sample] + pairs.order
+        scores = class_scores = None
+        if self.config.losses.is_geometry_aware:
+            scores = self.score.of_pairs(points[chosen], flat_orders[row])
+            class_scores = torch.zeros_like(logits)
+            class_scores[(*chosen, labels[element])] = scores
         return MatchedPredictions(
             class_logits=logits,
             class_targets=class_targets,
@@ -214,6 +271,8 @@ class Criterion(nn.Module):
             all_points=points,
             gaussians=None if gaussians is None else gaussians[chosen],
             all_gaussians=gaussians,
+            scores=scores,
+            class_scores=class_scores,
         )
 
     def _dense_losses(
@@ -233,6 +292,15 @@ class Criterion(nn.Module):
             bins = [_given(target.depth_bins, 'depth') for target in targets]
             losses['depth'] = weights.depth * depth_loss(output.depth_logits.float(), bins)
         return losses
+
+
+def _matched_masks(matched: MatchedPredictions, masks: Masks, pairs: Assignment) -> MatchedMasks:
+    """Gather the masks of matched queries beside those of their elements."""
+    predicted, truth = masks
+    first = len(matched.class_logits) - len(predicted)
+    pair = (pairs.layer >= first).nonzero()[:, 0]
+    logits = predicted[pairs.layer[pair] - first, pairs.sample[pair], pairs.query[pair]]
+    return MatchedMasks(pair, logits.float(), torch.cat(truth)[matched.element[pair]])
 
 
 def _given(target: Tensor | None, loss: str) -> Tensor:

@@ -8,6 +8,21 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class MatchedMasks:
+    """Masks of T' of the T matched pairs: those of the decoder layers that predict masks.
+
+    Args:
+        pair: (T',) int64 index of the pair.
+        logits: (T', H, W) predicted.
+        truth: (T', H, W) float, 1 on the element.
+    """
+
+    pair: Tensor
+    logits: Tensor
+    truth: Tensor
+
+
+@dataclass(frozen=True)
 class MatchedPredictions:
     """One group of queries with its T matched pairs over all layers, E elements in the batch.
 
@@ -25,6 +40,9 @@ class MatchedPredictions:
         gaussians: (T, P, D) parameters of the Gaussians of the matched queries beside their
             centres; None without Gaussians.
         all_gaussians: (L, B, M, P, D) those of all queries, or None.
+        scores: (T,) how well each prediction lies on its element, 0 to 1; None where no loss asks.
+        class_scores: (L, B, M, K) the score at the class of a matched query, 0 elsewhere; or None.
+        masks: of the pairs; None without instance masks.
     """
 
     class_logits: Tensor
@@ -39,6 +57,9 @@ class MatchedPredictions:
     all_points: Tensor
     gaussians: Tensor | None = None
     all_gaussians: Tensor | None = None
+    scores: Tensor | None = None
+    class_scores: Tensor | None = None
+    masks: MatchedMasks | None = None
 
     def per_layer(self, values: Tensor) -> Tensor:
         """Sum (T,) values of matched pairs into (L,)."""

@@ -14,7 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from gsmap_core.config import MatchingConfig
+from gsmap_core.losses.alignment import GeometryScore, geometry_aware_focal_cost
 from gsmap_core.losses.focal import focal_cost
+from gsmap_core.losses.instance_masks import mask_cost
 from gsmap_core.targets import MapTargets
 
 #: Stands for a cost that is not a number: a diverged model must reach the trainer's guard.
@@ -57,35 +59,53 @@ def point_cost(points: Tensor, targets: MapTargets) -> tuple[Tensor, Tensor]:
     Returns:
         cost (..., G) and the order that gives it (..., G) int64.
     """
-    valid = (
-        torch.arange(targets.orders.shape[1], device=points.device) < targets.num_orders[:, None]
-    )
     # Only real orders are compared (a line has 2, a ring up to 19), then spread over (G, R).
-    flat = torch.cdist(points.flatten(-2).flatten(0, -2), targets.orders[valid].flatten(1), p=1)
-    index = torch.zeros_like(targets.num_orders)
-    index[1:] = targets.num_orders.cumsum(0)[:-1]
-    offsets = torch.arange(valid.shape[1], device=points.device)
-    gather = index[:, None] + torch.where(valid, offsets, 0)
+    rows, first = targets.real_orders()
+    flat = torch.cdist(points.flatten(-2).flatten(0, -2), rows.flatten(1), p=1)
+    offsets = torch.arange(targets.orders.shape[1], device=points.device)
+    gather = first[:, None] + torch.where(offsets < targets.num_orders[:, None], offsets, 0)
     cost, order = flat[:, gather].min(dim=-1)
     return cost.unflatten(0, points.shape[:-2]), order.unflatten(0, points.shape[:-2])
 
 
 def match_cost(
-    logits: Tensor, points: Tensor, targets: MapTargets, weights: MatchingConfig
+    logits: Tensor,
+    points: Tensor,
+    targets: MapTargets,
+    weights: MatchingConfig,
+    score: GeometryScore | None = None,
+    masks: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the full matching cost of one sample.
+    """Return the full matching cost of one sample, but for the raster cost.
 
     Args:
         logits: (L, M, K).
         points: (L, M, P, 2 or 3) unit coordinates.
         targets: the sample's G >= 1 elements.
         weights: of the cost terms.
+        score: rates pairs, for geometry-aware costs.
+        masks: logits of the instance masks of the last L' layers, (L', M, H, W), and the masks of
+            the elements, (G, H, W); None: no such term.
 
     Returns:
         cost (L, M, G) and nearest order (L, M, G) int64.
     """
     nearest, order = point_cost(points, targets)
-    cost = weights.classification * focal_cost(logits, targets.labels) + weights.points * nearest
+    scores = None
+    if weights.is_geometry_aware:
+        assert score is not None  # The criterion gives one.
+        scores = score.of_all(points, targets, order)
+    if weights.classification_kind == 'focal':
+        by_class = focal_cost(logits, targets.labels)
+    else:
+        assert score is not None and scores is not None
+        by_class = geometry_aware_focal_cost(logits, targets.labels, scores, score.config)
+    cost = weights.classification * by_class + weights.points * nearest
+    if masks is not None:
+        assert score is not None
+        first = len(points) - len(masks[0])
+        some = None if scores is None else scores[first:]
+        cost[first:] += mask_cost(*masks, some, weights, score.config)
     return cost, order
 
 
@@ -98,6 +118,8 @@ def match(
     copies: int = 1,
     gaussians: Tensor | None = None,
     raster: RasterCost | None = None,
+    score: GeometryScore | None = None,
+    masks: tuple[Tensor, Sequence[Tensor]] | None = None,
 ) -> Assignment:
     """Assign predictions to elements one-to-one with the least total cost, per layer and sample.
 
@@ -109,6 +131,9 @@ def match(
         copies: every element may be taken this often (one-to-many training).
         gaussians: (L, B, M, P, D) parameters of the Gaussians beside their centres, or None.
         raster: compares rendered masks, with the weight `weights.raster`; None: no such term.
+        score: rates pairs, for geometry-aware costs.
+        masks: logits of the instance masks, (L', B, M, H, W), and those of the elements of every
+            sample, see `match_cost`; None: no such term.
 
     Returns:
         min(M, G * copies) pairs per layer and sample, sorted by sample, layer, query.
@@ -118,7 +143,10 @@ def match(
     orders: list[Tensor] = []
     for index, sample in enumerate(targets):
         if len(sample):
-            cost, order = match_cost(logits[:, index], points[:, index], sample, weights)
+            mask = None if masks is None else (masks[0][:, index].detach(), masks[1][index])
+            cost, order = match_cost(
+                logits[:, index], points[:, index], sample, weights, score, mask
+            )
             if raster is not None:
                 shapes = None if gaussians is None else gaussians[:, index].detach()
                 cost = cost + weights.raster * raster(points[:, index], shapes, sample)

@@ -6,7 +6,6 @@ with, on the options of the loss. MapVR renders points as lines and polygons on 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from gsmap_core.gaussians.representation import centers_to_metres
 from gsmap_core.geometry.bev_grid import BevGrid
 from gsmap_core.losses.matched import MatchedPredictions
 from gsmap_core.losses.raster_measures import mask_loss, pairwise_loss
-from gsmap_core.losses.soft_raster import LINE_SOFTNESS, render_vectors
+from gsmap_core.losses.soft_raster import draw_binary, render_vectors
 from gsmap_core.targets import MapTargets
 
 
@@ -159,21 +158,7 @@ def render_targets(
         return render_vectors(pixels, areas, rows, columns)
     width = max(1.0, options.line_width_px * rows / options.rows)
     filled = areas if options.target == 'filled' else torch.zeros_like(areas)
-    return _draw(pixels, filled, canvas, width)
-
-
-def _draw(pixels: Tensor, filled: Tensor, canvas: tuple[int, int], width: float) -> Tensor:
-    """Draw (E, P, 2) lines [px] as binary (E, H, W) masks, some of them filled.
-
-    A pixel is set whose centre is no farther from the line than half its width. Drawing programs
-    round vertices and widths to whole pixels, which are a large part of what is measured here.
-    """
-    lines = torch.zeros_like(filled)
-    least = math.exp(-((width / 2) ** 2) / LINE_SOFTNESS)
-    masks = render_vectors(pixels, lines, *canvas) >= least
-    if bool(filled.any()):
-        masks[filled] |= render_vectors(pixels[filled], filled[filled], *canvas) > 0.5
-    return masks.to(pixels.dtype)
+    return draw_binary(pixels, filled, *canvas, width)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from gsmap_core.models.bev.lss import LssEncoder
 from gsmap_core.models.decoder import MapDecoder
 from gsmap_core.models.fusion import FusionState, TemporalFusion
 from gsmap_core.models.heads import mask_head
+from gsmap_core.models.instance_masks import InstanceMaskHead
 from gsmap_core.models.official_only import OfficialOnly
 from gsmap_core.models.outputs import Lifted, MapperOutput
 from gsmap_core.models.residual import residual_blocks
@@ -57,6 +58,9 @@ class OnlineMapper(nn.Module):
         self.decoder = MapDecoder(config)
         self.mask_head = mask_head(dims) if config.losses.bev_segmentation > 0 else None
         self.pv_mask_head = mask_head(dims) if config.losses.pv_segmentation > 0 else None
+        self.instance_mask_head = (
+            InstanceMaskHead(config) if config.losses.has_instance_masks else None
+        )
         self.official_only = OfficialOnly(config) if config.official_only else None
         self.code_weights = nn.Parameter(torch.ones(NUM_CODE_WEIGHTS), requires_grad=False)
         if pretrained_backbone is not None:
@@ -71,7 +75,9 @@ class OnlineMapper(nn.Module):
                 'backbone: no pretrained weights given; nothing is frozen and normalisation trains'
             )
 
-    def forward(self, batch: FrameBatch, state: Any = None) -> MapperOutput:
+    def forward(
+        self, batch: FrameBatch, state: Any = None, *, instance_masks: bool = False
+    ) -> MapperOutput:
         """Predict the map elements of every sample.
 
         Args:
@@ -79,6 +85,7 @@ class OnlineMapper(nn.Module):
             state: what the output of the frame before had as state: a `FusionState` with
                 `config.fusion`, a map with `bev.history`; None for first frames, and always
                 without either.
+            instance_masks: predict them outside training too, where the model can.
 
         Returns:
             Predictions of all L decoder layers in unit coordinates of `config.grid`, see
@@ -91,12 +98,16 @@ class OnlineMapper(nn.Module):
             ConfigError: a state was given to a model without temporal fusion.
         """
         self._check(batch)
-        return self.forward_features(
-            self.image_encoder(batch.images, batch.camera_mask), batch, state
-        )
+        features = self.image_encoder(batch.images, batch.camera_mask)
+        return self.forward_features(features, batch, state, instance_masks=instance_masks)
 
     def forward_features(
-        self, features: Tensor, batch: FrameBatch, state: Any = None
+        self,
+        features: Tensor,
+        batch: FrameBatch,
+        state: Any = None,
+        *,
+        instance_masks: bool = False,
     ) -> MapperOutput:
         """Predict from image features; see `forward`.
 
@@ -104,10 +115,13 @@ class OnlineMapper(nn.Module):
             features: (B, N, C, h, w) of the image encoder.
             batch: its geometry; the images are not looked at.
             state: as in `forward`.
+            instance_masks: as in `forward`.
         """
         lifted = self.lift(features, batch, state)
         bev, new_state = self.fuse(lifted, batch, state)
-        return self.decode(features, bev, lifted.depth_logits, new_state)
+        return self.decode(
+            features, bev, lifted.depth_logits, new_state, instance_masks=instance_masks
+        )
 
     def lift(self, features: Tensor, batch: FrameBatch, state: Any = None) -> Lifted:
         """Return what the frames give by themselves; only `bev.history` looks at the state."""
@@ -124,7 +138,13 @@ class OnlineMapper(nn.Module):
         return self._fuse(self.fusion, lifted.bev, batch, state)
 
     def decode(
-        self, features: Tensor, bev: Tensor, depth_logits: Tensor | None, state: Any = None
+        self,
+        features: Tensor,
+        bev: Tensor,
+        depth_logits: Tensor | None,
+        state: Any = None,
+        *,
+        instance_masks: bool = False,
     ) -> MapperOutput:
         """Predict from the BEV map.
 
@@ -133,6 +153,7 @@ class OnlineMapper(nn.Module):
             bev: (B, C, H, W) of `fuse`.
             depth_logits: of `lift`, to be handed on.
             state: of `fuse`, to be handed on.
+            instance_masks: as in `forward`.
         """
         decoded = self.decoder(bev)
         one = self.config.decoder.num_instances
@@ -142,6 +163,9 @@ class OnlineMapper(nn.Module):
         if class_logits.shape[2] > one:
             one_to_many = (class_logits[:, :, one:], points[:, :, one:])
             many_gaussians = None if gaussians is None else gaussians[:, :, one:]
+        masks = many_masks = None
+        if self.instance_mask_head is not None and (self.training or instance_masks):
+            masks, many_masks = self._instance_masks(decoded.states, bev)
         return MapperOutput(
             class_logits=class_logits[:, :, :one],
             points=points[:, :, :one],
@@ -152,6 +176,8 @@ class OnlineMapper(nn.Module):
             one_to_many=one_to_many,
             gaussians=None if gaussians is None else gaussians[:, :, :one],
             one_to_many_gaussians=many_gaussians,
+            instance_masks=masks,
+            one_to_many_instance_masks=many_masks,
             state=state,
         )
 
@@ -192,6 +218,15 @@ class OnlineMapper(nn.Module):
         reference = None if self.config.reference == 'ego' else batch.ego_from_reference
         fused: tuple[Tensor, FusionState] = fusion(bev, batch.map_from_base, reference, state)
         return fused
+
+    def _instance_masks(self, states: Tensor, bev: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the masks of the one-to-one and, where wanted, of the one-to-many queries."""
+        assert self.instance_mask_head is not None
+        one = self.config.decoder.num_instances
+        if not self.config.losses.instance_mask_options.one_to_many:
+            return self.instance_mask_head(states[:, :, :one], bev), None
+        masks = self.instance_mask_head(states, bev)
+        return masks[:, :, :one], masks[:, :, one:] if masks.shape[2] > one else None
 
     def _pv_mask(self, features: Tensor) -> Tensor | None:
         """Return the mask logits of every image; only training looks at them."""

@@ -74,6 +74,10 @@ class MapperOutput:
         gaussians: shapes (L, B, M, P) of the Gaussians around `points`, or None where a vertex is
             a point.
         one_to_many_gaussians: the same of the training-only queries, or None.
+        instance_masks: (L', B, M, H, W) logits of the masks of the instances on the BEV grid
+            (divided by `losses.instance_mask_options.stride`) of the last L' layers: all, or one.
+            None outside training unless asked for, and without losses of instance masks.
+        one_to_many_instance_masks: the same of the training-only queries, or None.
         state: what temporal fusion hands to the next frame; None without fusion.
     """
 
@@ -86,4 +90,6 @@ class MapperOutput:
     one_to_many: tuple[Tensor, Tensor] | None = None
     gaussians: GaussianShapes | None = None
     one_to_many_gaussians: GaussianShapes | None = None
+    instance_masks: Tensor | None = None
+    one_to_many_instance_masks: Tensor | None = None
     state: Any = None

@@ -72,7 +72,10 @@ def validate(
     for batch in tqdm(loader, desc='validation', disable=not progress, leave=False):
         truths = [dataset.ground_truth(index) for index in batch.indices]
         with autocast(device, precision):
-            output = model(batch.frame_batch(config.image, device))
+            output = model(
+                batch.frame_batch(config.image, device),
+                instance_masks=config.losses.has_instance_masks,
+            )
         losses = criterion(output, [target.to(device) for target in batch.targets])
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + float(loss) * len(batch)

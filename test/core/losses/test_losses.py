@@ -10,15 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from gsmap_core.config import BevConfig, DecoderConfig, LossConfig, MatchingConfig, ModelConfig
-from gsmap_core.losses.criterion import (
-    Criterion,
-    MatchedPredictions,
-    direction_loss,
-    edge_cosine,
-    points_loss,
-)
+from gsmap_core.losses.criterion import Criterion
 from gsmap_core.losses.focal import focal_cost, focal_loss
+from gsmap_core.losses.matched import MatchedPredictions
 from gsmap_core.losses.matching import match, match_cost, point_cost
+from gsmap_core.losses.vectors import direction_loss, edge_cosine, points_loss
 from gsmap_core.structures import PerceptionRange
 from gsmap_core.targets import MapTargets
 

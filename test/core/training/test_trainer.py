@@ -7,12 +7,13 @@ import torch
 from helpers.fake_drives import FakeDrive, micro_config
 from safetensors import safe_open
 
+from gsmap_core.config import model_config_from_dict, to_plain
 from gsmap_core.data.augmentation import AugmentationConfig
 from gsmap_core.data.loading import MapDataset, collate
 from gsmap_core.errors import DataError, TrainingError
 from gsmap_core.models.checkpoint import load_checkpoint
 from gsmap_core.training.distributed import Processes
-from gsmap_core.training.recipe import TrainConfig
+from gsmap_core.training.recipe import TrainConfig, apply_overrides
 from gsmap_core.training.run_directory import RunDirectory, RunInfo
 from gsmap_core.training.trainer import Trainer
 
@@ -76,6 +77,51 @@ def test_two_frames_are_learned_by_heart(tmp_path):
     assert 0.0 < evaluations[1]['raster_map'] <= 1.0
     assert set(evaluations[1]['raster_ap']) == {'divider', 'ped_crossing', 'boundary'}
     assert list((run.path / 'tensorboard').glob('events*'))
+
+
+def with_values(config, *assignments):
+    """Return a configuration with single values changed as `gsmap train --set` changes them."""
+    return model_config_from_dict(apply_overrides(to_plain(config), list(assignments)), 'test')
+
+
+ALIGNED = [
+    ('losses.classification_kind', 'geometry_aware'),
+    ('losses.points', '4'),
+    ('losses.points_kind', 'smooth_l1'),
+    ('losses.instance_mask', '30'),
+    ('losses.instance_dice', '3'),
+    ('losses.bev_segmentation', '0'),
+    ('matching.classification_kind', 'geometry_aware'),
+    ('matching.instance_mask', '30'),
+    ('matching.instance_dice', '3'),
+]
+EVERYTHING = [
+    *ALIGNED,
+    ('alignment.terms', '[points, direction, giou]'),
+    ('alignment.normaliser', 'scores'),
+    ('losses.instance_mask_options', '{one_to_many: true, stride: 2, target: line}'),
+    ('losses.pv_segmentation', '2'),
+]
+
+
+@pytest.mark.parametrize('representation', ['points', 'gaussians'])
+@pytest.mark.parametrize('values', [ALIGNED, EVERYTHING], ids=['aligned', 'everything'])
+def test_steps_with_alignment_make_the_loss_smaller(tmp_path, values, representation):
+    config = with_values(
+        micro_config(num_one_to_many=16, one_to_many_copies=2),
+        *values,
+        ('representation', representation),
+    )
+    recipe = make_recipe(augmentation=PLAIN, eval_interval_steps=6, log_interval_steps=2)
+    trainer = make_trainer(tmp_path, recipe, config, FakeDrive(2), FakeDrive(2))
+    trainer.run()
+    assert trainer.skipped_steps == 0
+    assert load_checkpoint(trainer.run_directory.model_path).config == config
+    losses = losses_of(trainer)[1]
+    assert losses[-1]['total'] < losses[0]['total']
+    assert ('d0.instance_dice_one_to_many' in losses[0]) == (values is EVERYTHING)
+    evaluation = trainer.run_directory.metrics()[-1]
+    assert evaluation['val_loss']['instance_mask'] > 0
 
 
 PUBLISHED = {
