@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from pathlib import Path
 
-    from gsmap_core.cli.benchmark_run import read_records, run_suite, write_report
+    from gsmap_core.cli.benchmark_records import read_records
+    from gsmap_core.cli.benchmark_report import write_report
+    from gsmap_core.cli.benchmark_run import run_suite
     from gsmap_core.training.suite import load_suite
 
     suite = load_suite(args.suite)

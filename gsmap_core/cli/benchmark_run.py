@@ -1,4 +1,4 @@
-"""The runs of a suite: drives, trainings, scores, one record each; and the report of records."""
+"""The runs of a suite: drives, trainings, scores and speed, one record each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gsmap_core.errors import ConfigError, DataError, TrainingError
-from gsmap_core.evaluation.comparison import comparison_table, difference_table
+from gsmap_core.categories import PAPER_CATEGORIES
+from gsmap_core.cli.benchmark_records import read_records, settings_of
+from gsmap_core.cli.benchmark_speed import measure_speed
+from gsmap_core.config import ModelConfig
+from gsmap_core.errors import ConfigError, TrainingError
 from gsmap_core.evaluation.frames import pair_frames
+from gsmap_core.evaluation.metrics import MetricOptions, make_evaluator
+from gsmap_core.evaluation.report import report_dict
 from gsmap_core.evaluation.turning import TurningEvaluator
 from gsmap_core.mapfile import read_map_file
+from gsmap_core.structures import VectorMap
 from gsmap_core.training.run_directory import environment, write_atomically
-from gsmap_core.training.suite import Suite, SuiteRow, Towns
+from gsmap_core.training.suite import Suite, check_rows
+
+#: Test drives of the suite's own kind of town; those of `Suite.extra_tests` are `test-TITLE`.
+_TEST = 'test'
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -26,13 +35,14 @@ def run_suite(suite: Suite, results: Path, args: argparse.Namespace) -> int:
     """Train and score every row and seed that has no record; returns the exit code.
 
     Raises:
-        ConfigError: a row or seed was asked for that the suite does not have, or a record of
-            other settings is in the way.
+        ConfigError: a row or seed was asked for that the suite does not have, a row cannot be
+            built, or a record of other settings is in the way.
         TrainingError: one of the commands failed.
     """
     deadline = None if args.max_minutes is None else time.monotonic() + 60.0 * args.max_minutes
     rows = _chosen(args.rows, list(suite.rows), 'row')
     seeds = _chosen(args.seeds, list(suite.seeds), 'seed')
+    models = {row: model for row, (model, _) in check_rows(suite).items()}
     records = read_records(suite, results)
     work = Path(args.work).resolve() / suite.name
     missing = [
@@ -43,13 +53,21 @@ def run_suite(suite: Suite, results: Path, args: argparse.Namespace) -> int:
     ]
     print(f'{suite.name}: {len(missing)} runs to do', file=sys.stderr)
     # Made once; every run is trained and scored on the same ones.
-    towns = {'train': suite.drives.train, 'test': suite.drives.test} if missing else {}
-    folders = {part: _drives(suite, work, part, towns[part], args.device) for part in towns}
+    folders = _all_drives(suite, work, args.device) if missing else {}
     for row, seed in missing:
-        record = _run_one(suite, row, seed, work, folders, args.device, deadline)
-        if record is None:
+        run = _train(suite, row, seed, folders['train'], work, args.device, deadline)
+        if run is None:
             print(f'{suite.name}: stopped in {row}, seed {seed}; call again to go on')
             return 0
+        record = {
+            'settings': settings_of(suite, row),
+            'seed': seed,
+            **_scores(suite, models[row], run, folders, args.device),
+            **_speed(suite, models, row, folders[_TEST], args.device),
+            'train_minutes': _train_minutes(run),
+            # Without the command line: a record travels, the paths of its machine do not.
+            'environment': {k: v for k, v in environment().items() if k != 'command'},
+        }
         results.mkdir(parents=True, exist_ok=True)
         text = json.dumps(record, indent=1) + '\n'
         write_atomically(results / f'{row}-seed{seed}.json', text.encode())
@@ -67,104 +85,97 @@ def _chosen(wanted: list[Any] | None, known: list[Any], what: str) -> list[Any]:
     return wanted or known
 
 
-def settings_of(suite: Suite, row: str) -> dict[str, Any]:
-    """Return what makes a run of a row what it is, beside its seed."""
-    from gsmap_core.config import to_plain
-
-    return {
-        'suite': suite.name,
-        'row': row,
-        **to_plain(suite.rows[row]),
-        'recipe': suite.recipe,
-        'steps': suite.steps,
-        'drives': to_plain(suite.drives),
+def _all_drives(suite: Suite, work: Path, device: str) -> dict[str, Path]:
+    """Make the drives that are not there yet; returns their folders."""
+    drives = suite.drives
+    wanted = {'train': (drives.setting, drives.train), _TEST: (drives.setting, drives.test)}
+    wanted |= {
+        f'{_TEST}-{title}': (setting, drives.test) for title, setting in suite.extra_tests.items()
     }
+    folders = {}
+    for part, (setting, towns) in wanted.items():
+        folders[part] = work / 'drives' / part
+        _gsmap(
+            'synth', '--out', str(folders[part]), '--setting', setting, '--rig', drives.rig,
+            '--first-seed', str(towns.first_seed), '--towns', str(towns.towns),
+            '--duration', str(drives.duration_s), '--rate', str(drives.rate_hz),
+            '--width', str(drives.width_px), *(['--lidar'] if drives.lidar else []),
+            *(['--device', device] if device.startswith('cuda') else []),
+        )  # fmt: skip
+    return folders
 
 
-def read_records(suite: Suite, results: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read the records of a suite, by row and in the order of the seeds.
-
-    Raises:
-        ConfigError: a record belongs to other settings than the suite has now.
-        DataError: a record cannot be read.
-    """
-    records: dict[str, list[dict[str, Any]]] = {}
-    for row in suite.rows:
-        settings = settings_of(suite, row)
-        records[row] = []
-        for seed in suite.seeds:
-            path = results / f'{row}-seed{seed}.json'
-            if not path.exists():
-                continue
-            try:
-                record = json.loads(path.read_text(encoding='utf-8'))
-            except (OSError, ValueError) as error:
-                raise DataError(f"record '{path}' cannot be read: {error}; remove it") from None
-            other = [k for k, v in settings.items() if record.get('settings', {}).get(k) != v]
-            if other:
-                raise ConfigError(
-                    f"record '{path}' was made with other values of {', '.join(other)} than suite "
-                    f"'{suite.name}' has; move it away or give another --results"
-                )
-            records[row].append(record)
-    return records
-
-
-def _run_one(
-    suite: Suite,
-    row: str,
-    seed: int,
-    work: Path,
-    drives: dict[str, Path],
-    device: str,
-    deadline: float | None,
-) -> dict[str, Any] | None:
-    """Train and score one row with one seed; None where the time ran out."""
-    name = f'{row}-seed{seed}'
-    run = _train(suite, suite.rows[row], name, seed, drives['train'], work, device, deadline)
-    if run is None:
-        return None
-    scored = run / 'test'
-    _gsmap(
-        'predict', str(drives['test']), '--weights', str(run / 'model.safetensors'),
-        '--out', str(scored), '--figures', '0', '--metric', 'chamfer,raster', '--device', device,
-    )  # fmt: skip
-    summary = json.loads((scored / 'summary.json').read_text(encoding='utf-8'))
+def _scores(
+    suite: Suite, model: ModelConfig, run: Path, folders: dict[str, Path], device: str
+) -> dict[str, Any]:
+    """Map the test drives, each as one stream in the order of time, and score them."""
+    own = _predict(run, _TEST, folders[_TEST], ['raster', *suite.metrics], device)
     keys = (
         'chamfer_map', 'per_category', 'raster_map', 'raster_per_category', 'reliability',
-        'frames_mapped', 'frames_per_second',
+        'frames_mapped', *suite.metrics,
     )  # fmt: skip
-    state = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-    trained_s = max(entry.get('trained_s', 0.0) for entry in state)
+    result = {key: own[key] for key in keys if key in own}
+    if model.decoder.num_dims == 3:
+        spatial = make_evaluator('chamfer', MetricOptions(PAPER_CATEGORIES, num_dims=3))
+        for pair in _pairs(run / _TEST):
+            spatial.add(*pair)
+        result['chamfer_3d_map'] = report_dict(spatial)['mean_ap']
+    turning = TurningEvaluator()
+    for pair in _pairs(run / _TEST):
+        turning.add(*pair)
+    result['turning'] = turning.to_dict()
+    if suite.extra_tests:
+        extra = {}
+        for title in suite.extra_tests:
+            part = f'{_TEST}-{title}'
+            summary = _predict(run, part, folders[part], [], device)
+            extra[title] = {
+                key: summary[key] for key in ('chamfer_map', 'per_category', 'frames_mapped')
+            }
+        result['extra'] = extra
+    return result
+
+
+def _predict(
+    run: Path, part: str, drives: Path, metrics: list[str], device: str
+) -> dict[str, Any]:
+    """Return the summary of `gsmap predict`, scored by chamfer AP and other metrics."""
+    _gsmap(
+        'predict', str(drives), '--weights', str(run / 'model.safetensors'),
+        '--out', str(run / part), '--figures', '0',
+        '--metric', ','.join(['chamfer', *metrics]), '--device', device,
+    )  # fmt: skip
+    summary: dict[str, Any] = json.loads((run / part / 'summary.json').read_text(encoding='utf-8'))
+    return summary
+
+
+def _speed(
+    suite: Suite, models: dict[str, ModelConfig], row: str, drives: Path, device: str
+) -> dict[str, Any]:
+    """Measure a row and the host in turn, when no training of this suite is running."""
+    drive = min(drives.glob('*.mcap'))
+    host = suite.speed_host
+    speeds = measure_speed({host: models[host], row: models[row]}, drive, device)
     return {
-        'settings': settings_of(suite, row),
-        'seed': seed,
-        **{key: summary[key] for key in keys if key in summary},
-        'turning': _turning(scored),
-        'train_minutes': round(trained_s / 60.0, 2),
-        # Without the command line: a record travels, the paths of its machine do not.
-        'environment': {k: v for k, v in environment().items() if k != 'command'},
+        'parameters': speeds[row].parameters,
+        'speed': {
+            'frames_per_second': speeds[row].frames_per_second,
+            'of_host': speeds[row].of_first,
+            'host': host,
+            'host_frames_per_second': speeds[host].frames_per_second,
+        },
     }
 
 
-def _drives(suite: Suite, work: Path, part: str, towns: Towns, device: str) -> Path:
-    """Make the drives that are not there yet; returns their folder."""
-    folder = work / 'drives' / part
-    drives = suite.drives
-    _gsmap(
-        'synth', '--out', str(folder), '--setting', drives.setting,
-        '--first-seed', str(towns.first_seed), '--towns', str(towns.towns),
-        '--duration', str(drives.duration_s), '--rate', str(drives.rate_hz),
-        '--width', str(drives.width_px), *(['--lidar'] if drives.lidar else []),
-        *(['--device', device] if device.startswith('cuda') else []),
-    )  # fmt: skip
-    return folder
+def _train_minutes(run: Path) -> float:
+    lines = (run / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+    trained_s = max(json.loads(line).get('trained_s', 0.0) for line in lines)
+    return round(trained_s / 60.0, 2)
 
 
 def _train(
     suite: Suite,
-    row: SuiteRow,
-    name: str,
+    row: str,
     seed: int,
     data: Path,
     work: Path,
@@ -172,6 +183,7 @@ def _train(
     deadline: float | None,
 ) -> Path | None:
     """Train, or go on with a training that was stopped; None where the time ran out."""
+    name, chosen = f'{row}-seed{seed}', suite.rows[row]
     run = work / 'runs' / f'{name}-000'
     if (run / 'model.safetensors').exists():
         return run
@@ -186,21 +198,21 @@ def _train(
     else:
         # Without validation the last averaged weights count: nothing is selected.
         _gsmap(
-            'train', '--config', row.config, '--recipe', suite.recipe, '--data', str(data),
+            'train', '--config', chosen.config, '--recipe', suite.recipe_of(row),
+            '--data', str(data),
             '--out', str(run.parent), '--name', name, '--steps', str(suite.steps),
-            '--device', device, '--set', f'seed={seed}', *row.overrides, *limit,
+            '--device', device, '--set', f'seed={seed}', *chosen.overrides, *limit,
         )  # fmt: skip
     return run if (run / 'model.safetensors').exists() else None
 
 
-def _turning(scored: Path) -> dict[str, Any]:
-    evaluator = TurningEvaluator()
-    predictions = read_map_file(scored / 'predictions.map.json')
-    for prediction, truth in pair_frames(
-        predictions, read_map_file(scored / 'ground_truth.map.json'), 'error'
-    ):
-        evaluator.add(prediction, truth)
-    return evaluator.to_dict()
+def _pairs(scored: Path) -> list[tuple[VectorMap, VectorMap]]:
+    """Return predictions and ground truth that `gsmap predict` has written."""
+    return pair_frames(
+        read_map_file(scored / 'predictions.map.json'),
+        read_map_file(scored / 'ground_truth.map.json'),
+        'error',
+    )
 
 
 def _gsmap(*arguments: str) -> None:
@@ -224,72 +236,3 @@ def _gsmap(*arguments: str) -> None:
             f'gsmap {" ".join(arguments)} ended with {code}; see its message above; what is '
             'finished is kept, call again once it is mended'
         )
-
-
-def write_report(suite: Suite, records: dict[str, list[dict[str, Any]]]) -> str:
-    """Return the report as Markdown: settings, scores, differences, covariances."""
-    drives = suite.drives
-    runs = [record for row in records.values() for record in row]
-    lines = [
-        f'# {suite.title}',
-        '',
-        f'Written by `gsmap benchmark report {suite.name}` from the records of {len(runs)} runs; '
-        'not typed.',
-        '',
-        f'Every row: recipe `{suite.recipe}`, {suite.steps} steps, seeds '
-        f'{", ".join(map(str, suite.seeds))}; trained on {drives.train.towns} {drives.setting} '
-        f'towns from seed {drives.train.first_seed}, scored on {drives.test.towns} towns from '
-        f'seed {drives.test.first_seed} (drives of {drives.duration_s:g} s at {drives.rate_hz:g} '
-        'Hz, ego frame, x from -30 to 30 m, y from -15 to 15 m). Scores are fractions, the mean '
-        'over the seeds ± half their range. Chamfer columns come first, raster columns second; '
-        'the turning angle is that of matched boundaries.',
-        '',
-        *comparison_table(records),
-        '',
-        'A difference that does not exceed the larger range of the two rows is called noise.',
-        '',
-        *difference_table(records, [(pair.row, pair.host) for pair in suite.comparisons]),
-    ]
-    truth = [r['turning']['true_deg_per_m'] for r in runs if r['turning']['true_deg_per_m']]
-    if truth:
-        lines += [
-            '',
-            f'The true boundaries turn by {sum(truth) / len(truth):.1f} degrees per metre.',
-        ]
-    lines += _covariance_lines(records)
-    return '\n'.join(lines) + '\n'
-
-
-def _covariance_lines(records: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Return the table of predicted sigmas against lateral errors, of the rows that have any."""
-    found = {
-        name: [record['reliability'] for record in row if 'reliability' in record]
-        for name, row in records.items()
-    }
-    found = {name: values for name, values in found.items() if values}
-    if not found:
-        return []
-    lines = [
-        '',
-        'Covariances: lateral error and predicted sigma of matched vertices (root mean squares), '
-        'the share within one sigma (0.68 expected), and the factor that would calibrate them.',
-        '',
-        '| | vertices | error m | sigma m | within 1 sigma | factor |',
-        '|---|---|---|---|---|---|',
-    ]
-    for name, values in found.items():
-        mean = [
-            sum(pick(v) for v in values) / len(values)
-            for pick in (
-                lambda v: v['num_vertices'],
-                lambda v: v['error_m'],
-                lambda v: v['sigma_m'],
-                lambda v: v['coverage']['1'],
-                lambda v: v['sigma_factor'],
-            )
-        ]
-        lines.append(
-            f'| `{name}` | {mean[0]:.0f} | {mean[1]:.3f} | {mean[2]:.3f} | {mean[3]:.2f} | '
-            f'{mean[4]:.2f} |'
-        )
-    return lines

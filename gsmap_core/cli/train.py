@@ -213,39 +213,21 @@ def _resolved(path: str) -> str:
     return path if path.startswith(PREFIX) else str(Path(path).resolve())
 
 
-def _overrides(args: argparse.Namespace) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Split `--set` into assignments to the recipe and to the model."""
-    from gsmap_core.errors import ConfigError
-
-    recipe, model = [], []
-    for text in args.overrides:
-        key, separator, value = text.partition('=')
-        if not separator or not key:
-            raise ConfigError(f"--set '{text}': expected KEY=VALUE")
-        if key.startswith(_MODEL_PREFIX):
-            model.append((key.removeprefix(_MODEL_PREFIX), value))
-        else:
-            recipe.append((key, value))
-    if args.steps is not None:
-        recipe += [('steps', str(args.steps)), ('epochs', 'null')]
-    return recipe, model
-
-
 def _new_info(args: argparse.Namespace) -> RunInfo:
     """Put the configuration of a new training together."""
-    from gsmap_core.config import (
-        config_path,
-        model_config_from_dict,
-        read_model_values,
-        read_yaml,
-        to_plain,
-    )
+    from gsmap_core.config import config_path, model_config_from_dict, read_model_values, to_plain
     from gsmap_core.models.checkpoint import read_checkpoint_config
     from gsmap_core.runtime.predictor import resolve_weights
-    from gsmap_core.training.recipe import apply_overrides, recipe_from_dict
+    from gsmap_core.training.recipe import (
+        apply_overrides,
+        load_changed_recipe,
+        split_assignments,
+    )
     from gsmap_core.training.run_directory import RunInfo
 
-    recipe_sets, model_sets = _overrides(args)
+    recipe_sets, model_sets = split_assignments(args.overrides)
+    if args.steps is not None:
+        recipe_sets += [('steps', str(args.steps)), ('epochs', 'null')]
     if args.config:
         where, model_values = (
             str(config_path('models', args.config)),
@@ -256,14 +238,7 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
         model_values = to_plain(read_checkpoint_config(where))
     model = model_config_from_dict(apply_overrides(model_values, model_sets), where)
     recipe_path = _recipe_path(args.recipe, model.name)
-    values = {'name': recipe_path.stem, **read_yaml(recipe_path)}
-    # Either length replaces the other, so that one of them can be set alone.
-    chosen = {key for key, _ in recipe_sets}
-    if 'steps' in chosen and 'epochs' not in chosen:
-        values.pop('epochs', None)
-    if 'epochs' in chosen and 'steps' not in chosen:
-        values.pop('steps', None)
-    recipe = recipe_from_dict(apply_overrides(values, recipe_sets), str(recipe_path))
+    recipe = load_changed_recipe(recipe_path, recipe_sets)
     return RunInfo(
         model=model,
         recipe=recipe,

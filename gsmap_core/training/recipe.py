@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -10,6 +12,10 @@ import yaml
 from gsmap_core.config import build_dataclass, config_path, read_yaml, to_plain
 from gsmap_core.data.augmentation import AugmentationConfig
 from gsmap_core.errors import ConfigError
+
+#: Dotted keys and YAML texts.
+Assignments = list[tuple[str, str]]
+_MODEL_PREFIX = 'model.'
 
 
 @dataclass(frozen=True)
@@ -211,12 +217,46 @@ def recipe_from_dict(values: dict[str, Any], where: str) -> TrainConfig:
     return build_dataclass(TrainConfig, values, where)
 
 
+def split_assignments(texts: Sequence[str]) -> tuple[Assignments, Assignments]:
+    """Split `KEY=VALUE` texts into assignments to the recipe and to the model (`model.KEY`).
+
+    Raises:
+        ConfigError: a text is not of this form.
+    """
+    recipe, model = [], []
+    for text in texts:
+        key, separator, value = text.partition('=')
+        if not separator or not key:
+            raise ConfigError(f"--set '{text}': expected KEY=VALUE")
+        if key.startswith(_MODEL_PREFIX):
+            model.append((key.removeprefix(_MODEL_PREFIX), value))
+        else:
+            recipe.append((key, value))
+    return recipe, model
+
+
+def load_changed_recipe(path: Path, assignments: Assignments) -> TrainConfig:
+    """Read a recipe and change values of it.
+
+    Raises:
+        ConfigError: the file, a key or a value is wrong.
+    """
+    values = {'name': path.stem, **read_yaml(path)}
+    # Either length replaces the other, so that one of them can be set alone.
+    chosen = {key for key, _ in assignments}
+    if 'steps' in chosen and 'epochs' not in chosen:
+        values.pop('epochs', None)
+    if 'epochs' in chosen and 'steps' not in chosen:
+        values.pop('steps', None)
+    return recipe_from_dict(apply_overrides(values, assignments), str(path))
+
+
 def with_steps(recipe: TrainConfig, steps: int) -> TrainConfig:
     """Return the recipe with another length."""
     return replace(recipe, steps=steps, epochs=None)
 
 
-def apply_overrides(values: dict[str, Any], assignments: list[tuple[str, str]]) -> dict[str, Any]:
+def apply_overrides(values: dict[str, Any], assignments: Assignments) -> dict[str, Any]:
     """Set values by dotted key, e.g. `augmentation.mirror` to `0`.
 
     Args:

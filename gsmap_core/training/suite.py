@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from gsmap_core.config import build_dataclass, config_path, read_yaml
+from gsmap_core.config import (
+    ModelConfig,
+    build_dataclass,
+    config_path,
+    model_config_from_dict,
+    read_model_values,
+    read_yaml,
+)
 from gsmap_core.errors import ConfigError
+from gsmap_core.training.recipe import (
+    TrainConfig,
+    apply_overrides,
+    load_changed_recipe,
+    split_assignments,
+)
+
+#: Kinds of town.
+Setting = Literal['normal', 'easy', 'easy_occluded']
 
 
 @dataclass(frozen=True)
@@ -34,15 +50,17 @@ class SuiteDrives:
         rate_hz: camera sets per second.
         width_px: of the first camera's images [px].
         lidar: whether sweeps are recorded (depth supervision needs them).
+        rig: name of a rig.
     """
 
     train: Towns
     test: Towns
-    setting: Literal['normal', 'easy', 'easy_occluded'] = 'normal'
+    setting: Setting = 'normal'
     duration_s: float = 10.0
     rate_hz: float = 2.0
     width_px: int = 320
     lidar: bool = False
+    rig: str = 'nuscenes_like'
 
     def __post_init__(self) -> None:
         """Refuse to test on what was trained on."""
@@ -61,10 +79,15 @@ class SuiteRow:
     Args:
         config: model configuration.
         overrides: `KEY=VALUE` as `gsmap train --set` takes them.
+        recipe: of this row, as long and with batches as large as the suite's; empty: the suite's.
+        paper_map: chamfer mAP of the row that it stands for in a published table [percent]; only
+            told.
     """
 
     config: str
     overrides: tuple[str, ...] = ()
+    recipe: str = ''
+    paper_map: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,9 @@ class Suite:
         seeds: every row is trained once with each.
         rows: by name.
         comparisons: differences that the report judges.
+        metrics: what is scored beside `chamfer` and `raster`, as `gsmap predict --metric` has it.
+        extra_tests: title -> kind of town: the same test towns are scored in these too.
+        host: row that the speed of all rows is stated against; empty: the first one.
 
     Raises:
         ConfigError: no row or seed, or a comparison of rows that do not exist.
@@ -106,6 +132,9 @@ class Suite:
     seeds: tuple[int, ...]
     rows: dict[str, SuiteRow]
     comparisons: tuple[Comparison, ...] = ()
+    metrics: tuple[str, ...] = ()
+    extra_tests: dict[str, Setting] = field(default_factory=dict)
+    host: str = ''
 
     def __post_init__(self) -> None:
         """Check what would fail after hours of training."""
@@ -114,13 +143,22 @@ class Suite:
                 f'{len(self.rows)} rows, {len(self.seeds)} seeds, {self.steps} steps; expected at '
                 'least one of each'
             )
-        for pair in self.comparisons:
-            for name in (pair.row, pair.host):
-                if name not in self.rows:
-                    raise ConfigError(
-                        f"comparison names the row '{name}'; expected one of "
-                        f'{", ".join(self.rows)}'
-                    )
+        named = [name for pair in self.comparisons for name in (pair.row, pair.host)]
+        for name in (*named, self.host or next(iter(self.rows))):
+            if name not in self.rows:
+                raise ConfigError(
+                    f"comparison or host names the row '{name}'; expected one of "
+                    f'{", ".join(self.rows)}'
+                )
+
+    @property
+    def speed_host(self) -> str:
+        """The row that speeds are stated against."""
+        return self.host or next(iter(self.rows))
+
+    def recipe_of(self, row: str) -> str:
+        """Return the name of the recipe that a row is trained with."""
+        return self.rows[row].recipe or self.recipe
 
 
 def load_suite(name_or_path: str) -> Suite:
@@ -131,3 +169,37 @@ def load_suite(name_or_path: str) -> Suite:
     """
     path = config_path('benchmarks', name_or_path)
     return build_dataclass(Suite, {'name': path.stem, **read_yaml(path)}, str(path))
+
+
+def resolve_row(suite: Suite, row: str) -> tuple[ModelConfig, TrainConfig]:
+    """Return what a row trains and how, its overrides applied.
+
+    Raises:
+        ConfigError: a configuration, a recipe, a key or a value of the row is wrong.
+    """
+    chosen = suite.rows[row]
+    recipe_sets, model_sets = split_assignments(chosen.overrides)
+    values = apply_overrides(read_model_values(chosen.config), model_sets)
+    model = model_config_from_dict(values, str(config_path('models', chosen.config)))
+    recipe_path = config_path('train', suite.recipe_of(row))
+    sets = [*recipe_sets, ('steps', str(suite.steps)), ('epochs', 'null')]
+    return model, load_changed_recipe(recipe_path, sets)
+
+
+def check_rows(suite: Suite) -> dict[str, tuple[ModelConfig, TrainConfig]]:
+    """Resolve all rows and see that they are trained on equally many samples.
+
+    Raises:
+        ConfigError: a row is wrong, or its batches are larger or smaller than the others'.
+    """
+    found = {row: resolve_row(suite, row) for row in suite.rows}
+    sizes = {
+        row: recipe.total_batch_size or recipe.batch_size * recipe.accumulate_steps
+        for row, (_, recipe) in found.items()
+    }
+    if len(set(sizes.values())) > 1:
+        texts = ', '.join(f'{row} {size}' for row, size in sizes.items())
+        raise ConfigError(
+            f"suite '{suite.name}': samples per step differ ({texts}); expected equal budgets"
+        )
+    return found

@@ -26,7 +26,7 @@ def suite(tmp_path_factory):
         yaml.safe_dump(
             {
                 'title': 'Nothing much', 'drives': drives, 'recipe': 'synthetic_mini', 'steps': 2,
-                'seeds': [0],
+                'seeds': [0], 'metrics': ['stability'], 'extra_tests': {'hidden': 'easy_occluded'},
                 'rows': {'plain': row, 'gaussian': {**row, 'overrides': gaussians}},
                 'comparisons': [{'row': 'gaussian', 'host': 'plain'}],
             },
@@ -49,17 +49,23 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
     assert main(['benchmark', *run, '--rows', 'plain']) == 0
     record = json.loads((suite / 'records' / 'plain-seed0.json').read_text())
     assert record['settings']['steps'] == 2 and record['frames_mapped'] > 0
+    assert record['settings']['extra_tests'] == {'hidden': 'easy_occluded'}
+    assert record['extra']['hidden']['chamfer_map'] is not None
+    assert record['stability']['num_frame_pairs'] > 0 and record['parameters'] > 1000
+    assert record['speed']['of_host'] == 1.0 and record['speed']['frames_per_second'] > 0
     assert str(suite) not in json.dumps(record['environment'])
     assert 'reliability' not in record and record['turning']['category'] == 'boundary'
     stamp = (suite / 'records' / 'plain-seed0.json').stat().st_mtime_ns
     assert main(['benchmark', *run]) == 0
     assert (suite / 'records' / 'plain-seed0.json').stat().st_mtime_ns == stamp
-    assert (suite / 'records' / 'gaussian-seed0.json').exists()
+    other = json.loads((suite / 'records' / 'gaussian-seed0.json').read_text())
+    assert other['speed']['host'] == 'plain' and other['parameters'] > record['parameters']
     out = suite / 'report.md'
     assert main(['benchmark', *command(suite, 'report', '--out', str(out))]) == 0
     text = out.read_text()
     assert '`gaussian` against `plain`' in text and 'needs two seeds' in text
-    assert '2 steps, seeds 0; trained on 1 easy towns from seed 0' in text
+    assert '2 steps, recipe `synthetic_mini`, seeds 0; trained on 1 easy towns from seed 0' in text
+    assert 'in turn with `plain`' in text and '| chamfer mAP hidden |' in text
 
 
 def test_records_of_other_settings_are_not_mixed_in(suite, capsys) -> None:

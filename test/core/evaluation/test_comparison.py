@@ -3,6 +3,7 @@ import math
 import pytest
 
 from gsmap_core.evaluation.comparison import (
+    Column,
     Spread,
     comparison_table,
     difference_table,
@@ -59,3 +60,26 @@ def test_tables() -> None:
         '| `mine` against `host` | +0.095 | needs two seeds | +0.050 | needs two seeds |'
     )
     assert lines[3].count('not run') == 2
+
+
+def test_columns_that_no_record_fills_are_left_out_and_more_can_be_added() -> None:
+    rows = {'host': [record(0.30), record(0.31)], 'mine': [record(0.40), record(0.41)]}
+    assert 'frames/s' not in comparison_table(rows)[0]
+    for records, frames_per_second in ((rows['host'], 30.0), (rows['mine'], 20.0)):
+        for item in records:
+            item['parameters'] = 1_234_567
+            item['speed'] = {'frames_per_second': frames_per_second, 'of_host': 0.667}
+            item['extra'] = {'clear': {'chamfer_map': item['chamfer_map'] + 0.1}}
+    clear = Column('chamfer mAP clear', ('extra', 'clear', 'chamfer_map'))
+    header, _, host, mine = comparison_table(rows, [clear])
+    assert header.endswith(
+        '| M parameters | frames/s | of host | chamfer mAP clear | seeds | min |'
+    )
+    assert host.endswith('| 1.235 ± 0.000 | 30.0 ± 0.0 | 0.67 ± 0.00 | 0.405 ± 0.005 | 2 | 4 |')
+    assert mine.endswith('| 0.505 ± 0.005 | 2 | 4 |')
+    lines = difference_table(rows, [('mine', 'host')], [clear], {'mine': 57.4, 'host': 50.2})
+    assert lines[0] == '| | chamfer mAP | | chamfer mAP clear | | raster mAP | | published |'
+    assert lines[2] == (
+        '| `mine` against `host` | +0.100 | better | +0.100 | better | - | not run | +0.072 |'
+    )
+    assert lines[1].count('|') == lines[0].count('|') == lines[2].count('|')

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
-from gsmap_core.config import load_model_config
 from gsmap_core.errors import ConfigError
+from gsmap_core.evaluation.metric_names import METRICS
 from gsmap_core.resources import resource_dir
-from gsmap_core.training.recipe import load_recipe
-from gsmap_core.training.suite import load_suite
+from gsmap_core.rig import load_rig
+from gsmap_core.training.suite import check_rows, load_suite, resolve_row
 
 SHIPPED = sorted(path.stem for path in (resource_dir('config') / 'benchmarks').glob('*.yaml'))
 
@@ -12,9 +14,15 @@ SHIPPED = sorted(path.stem for path in (resource_dir('config') / 'benchmarks').g
 @pytest.mark.parametrize('name', SHIPPED)
 def test_shipped_suites_name_what_exists(name: str) -> None:
     suite = load_suite(name)
-    load_recipe(suite.recipe)
-    for row in suite.rows.values():
-        load_model_config(row.config)
+    rows = check_rows(suite)
+    plain = [repr((replace(model, name=''), recipe)) for model, recipe in rows.values()]
+    assert len(set(plain)) == len(plain), 'two rows train the same'
+    assert all(recipe.steps == suite.steps for _, recipe in rows.values())
+    if not suite.drives.lidar:
+        assert all(model.losses.depth == 0 for model, _ in rows.values())
+    cameras = len(load_rig(suite.drives.rig))
+    assert all(model.num_cameras in (0, cameras) for model, _ in rows.values())
+    assert set(suite.metrics) <= set(METRICS)
     assert suite.comparisons
 
 
@@ -35,6 +43,8 @@ rows: {a: {config: maptr_mini}}
         ('first_seed: 5', 'first_seeds: 5', "unknown key 'first_seeds'"),
         ('seeds: [0]', 'seeds: []', 'at least one of each'),
         ('steps: 1', 'steps: 1\ncomparisons: [{row: a, host: b}]', "names the row 'b'"),
+        ('steps: 1', 'steps: 1\nhost: c', "names the row 'c'"),
+        ('steps: 1', 'steps: 1\nextra_tests: {clear: sunny}', 'sunny'),
     ],
 )
 def test_mistakes_are_named(tmp_path, old: str, new: str, message: str) -> None:
@@ -44,3 +54,22 @@ def test_mistakes_are_named(tmp_path, old: str, new: str, message: str) -> None:
     path.write_text(MINIMAL.replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
         load_suite(str(path))
+
+
+def test_rows_have_overrides_recipes_and_equal_budgets(tmp_path) -> None:
+    path = tmp_path / 's.yaml'
+    row = 'b: {config: maptr_mini, overrides: [model.embed_dims=32, lr=1e-3]}'
+    path.write_text(MINIMAL.replace('rows: {', f'rows: {{{row}, '))
+    suite = load_suite(str(path))
+    model, recipe = resolve_row(suite, 'b')
+    assert model.embed_dims == 32 and recipe.lr == 1e-3 and recipe.steps == 1
+    assert list(check_rows(suite)) == ['b', 'a'] and suite.speed_host == 'b'
+    other = row.replace('maptr_mini,', 'maptr_mini, recipe: synthetic_tiny,')
+    path.write_text(MINIMAL.replace('rows: {', f'rows: {{{other}, '))
+    suite = load_suite(str(path))
+    assert (suite.recipe_of('b'), suite.recipe_of('a')) == ('synthetic_tiny', 'synthetic_mini')
+    with pytest.raises(ConfigError, match='samples per step differ'):
+        check_rows(suite)
+    path.write_text(MINIMAL.replace('rows: {', f'rows: {{{row.replace("lr", "learn")}, '))
+    with pytest.raises(ConfigError, match='learn'):
+        check_rows(load_suite(str(path)))

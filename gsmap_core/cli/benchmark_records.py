@@ -1,0 +1,62 @@
+"""The records of a suite: one JSON per run, with everything that made it what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gsmap_core.config import to_plain
+from gsmap_core.errors import ConfigError, DataError
+from gsmap_core.training.suite import Suite, SuiteDrives
+
+
+def settings_of(suite: Suite, row: str) -> dict[str, Any]:
+    """Return what makes a run of a row what it is, beside its seed."""
+    chosen, drives = suite.rows[row], to_plain(suite.drives)
+    # What came later is left out where it has its default: older records stay what they are.
+    if drives['rig'] == SuiteDrives.rig:
+        del drives['rig']
+    settings = {
+        'suite': suite.name,
+        'row': row,
+        'config': chosen.config,
+        'overrides': list(chosen.overrides),
+        'recipe': suite.recipe_of(row),
+        'steps': suite.steps,
+        'drives': drives,
+    }
+    if suite.metrics:
+        settings['metrics'] = list(suite.metrics)
+    if suite.extra_tests:
+        settings['extra_tests'] = dict(suite.extra_tests)
+    return settings
+
+
+def read_records(suite: Suite, results: Path) -> dict[str, list[dict[str, Any]]]:
+    """Read the records of a suite, by row and in the order of the seeds.
+
+    Raises:
+        ConfigError: a record belongs to other settings than the suite has now.
+        DataError: a record cannot be read.
+    """
+    records: dict[str, list[dict[str, Any]]] = {}
+    for row in suite.rows:
+        settings = settings_of(suite, row)
+        records[row] = []
+        for seed in suite.seeds:
+            path = results / f'{row}-seed{seed}.json'
+            if not path.exists():
+                continue
+            try:
+                record = json.loads(path.read_text(encoding='utf-8'))
+            except (OSError, ValueError) as error:
+                raise DataError(f"record '{path}' cannot be read: {error}; remove it") from None
+            other = [k for k, v in settings.items() if record.get('settings', {}).get(k) != v]
+            if other:
+                raise ConfigError(
+                    f"record '{path}' was made with other values of {', '.join(other)} than suite "
+                    f"'{suite.name}' has; move it away or give another --results"
+                )
+            records[row].append(record)
+    return records
