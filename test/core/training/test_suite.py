@@ -68,8 +68,11 @@ def test_rows_have_overrides_recipes_and_equal_budgets(tmp_path) -> None:
     path.write_text(MINIMAL.replace('rows: {', f'rows: {{{other}, '))
     suite = load_suite(str(path))
     assert (suite.recipe_of('b'), suite.recipe_of('a')) == ('synthetic_tiny', 'synthetic_mini')
+    check_rows(suite)
+    smaller = row.replace('lr=1e-3', 'batch_size=4')
+    path.write_text(MINIMAL.replace('rows: {', f'rows: {{{smaller}, '))
     with pytest.raises(ConfigError, match='samples per step differ'):
-        check_rows(suite)
+        check_rows(load_suite(str(path)))
     path.write_text(MINIMAL.replace('rows: {', f'rows: {{{row.replace("lr", "learn")}, '))
     with pytest.raises(ConfigError, match='learn'):
         check_rows(load_suite(str(path)))
