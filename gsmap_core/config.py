@@ -28,6 +28,7 @@ from gsmap_core.part_configs import GaussianConfig as GaussianConfig
 from gsmap_core.part_configs import ImageConfig as ImageConfig
 from gsmap_core.part_configs import LssConfig as LssConfig
 from gsmap_core.part_configs import PoseConfig as PoseConfig
+from gsmap_core.part_configs import RelationConfig as RelationConfig
 from gsmap_core.plain_config import build_dataclass as build_dataclass
 from gsmap_core.plain_config import read_yaml as read_yaml
 from gsmap_core.plain_config import to_plain as to_plain

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gsmap_core.errors import ConfigError
+from gsmap_core.relation_config import RelationConfig as RelationConfig
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,7 @@ class DecoderConfig:
             (MapTRv2).
         num_one_to_many: extra instance queries used in training only (MapTRv2: 300); 0: off.
         one_to_many_copies: how often the ground truth is repeated for them.
+        relation: relations between predictions in the self-attention; needs `decoupled`.
     """
 
     num_layers: int = 6
@@ -265,6 +267,27 @@ class DecoderConfig:
     self_attention: Literal['joint', 'decoupled'] = 'joint'
     num_one_to_many: int = 0
     one_to_many_copies: int = 6
+    relation: RelationConfig = field(default_factory=RelationConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse relations that this decoder cannot have."""
+        if not self.relation.is_on:
+            return
+        if self.self_attention != 'decoupled':
+            raise ConfigError(
+                f"relation with self_attention '{self.self_attention}'; expected 'decoupled', or "
+                'every term of relation off'
+            )
+        if self.num_layers < 2:
+            raise ConfigError(
+                f'relation with num_layers {self.num_layers}; expected 2 or more: a layer relates '
+                'the predictions of the one before'
+            )
+        if self.relation.directions and self.num_points < 3:
+            raise ConfigError(
+                f'relation.directions with num_points {self.num_points}; expected 3 or more, so '
+                'that edges meet'
+            )
 
 
 @dataclass(frozen=True)

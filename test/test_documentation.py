@@ -12,7 +12,7 @@ import pytest
 from gsmap_core.cli.main import available_verbs, build_parser
 
 PAGES = ('README.md', *(f'docs/{name}.md' for name in (
-    'installation', 'ros', 'data', 'own-vehicle', 'training', 'evaluation',
+    'installation', 'ros', 'data', 'own-vehicle', 'training', 'evaluation', 'interactionmap',
     'architecture')))  # fmt: skip
 
 

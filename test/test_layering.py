@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What every room may know: the single files at the top, and geometry.
 BASE = {
-    'structures', 'categories', 'config', 'part_configs', 'loss_configs', 'plain_config', 'errors',
-    'contrastive_config', 'resources', 'images', 'frame_inputs', 'mapfile', 'rig', 'targets',
-    'image_targets', 'geometry',
+    'structures', 'categories', 'config', 'part_configs', 'relation_config', 'loss_configs',
+    'plain_config', 'errors', 'contrastive_config', 'resources', 'images', 'frame_inputs',
+    'mapfile', 'rig', 'targets', 'image_targets', 'geometry',
 }  # fmt: skip
 #: Room -> the rooms it may import, besides itself and BASE.
 ALLOWED: dict[str, set[str]] = {

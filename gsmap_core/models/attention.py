@@ -1,4 +1,4 @@
-"""Parts that encoder and decoder share: deformable attention layers and the feed-forward block."""
+"""Parts of encoder and decoder: deformable and biased attention, the feed-forward block."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gsmap_core.ops.deformable_attention import compass_offsets, deformable_attention
 
@@ -40,6 +41,47 @@ class FeedForward(nn.Module):
         """Map (..., C) to (..., C)."""
         y = self.linear2(self.dropout(torch.relu(self.linear1(x))))
         return x + self.dropout(y)
+
+
+def biased_attention(
+    attention: nn.MultiheadAttention, query: Tensor, value: Tensor, bias: Tensor
+) -> Tensor:
+    """Attend with a bias per head on the logits: softmax(bias + Q K^T / sqrt(d)) V.
+
+    `attention` itself would need the bias once per row and head. Here rows that follow each other
+    share one, which is never copied.
+
+    Args:
+        attention: its weights and dropout are used; batch first, keys as wide as queries.
+        query: (R, S, C), of which keys are made as well.
+        value: (R, S, C).
+        bias: (G, heads, S, S); each belongs to the next R / G rows. -inf where not to attend.
+
+    Returns:
+        (R, S, C).
+
+    Source: InteractionMap, eq. 7 and 8.
+    """
+    rows, size, dims = query.shape
+    groups, heads = bias.shape[:2]
+    weights, offsets = attention.in_proj_weight, attention.in_proj_bias
+    queries, keys = functional.linear(query, weights[: 2 * dims], offsets[: 2 * dims]).chunk(2, -1)
+    values = functional.linear(value, weights[2 * dims :], offsets[2 * dims :])
+
+    def by_bias(x: Tensor) -> Tensor:
+        # (G * heads, R / G, S, d): a dimension of its own for the rows that share a bias.
+        x = x.view(groups, rows // groups, size, heads, dims // heads)
+        return x.permute(0, 3, 1, 2, 4).flatten(0, 1)
+
+    result = functional.scaled_dot_product_attention(
+        by_bias(queries),
+        by_bias(keys),
+        by_bias(values),
+        attn_mask=bias.flatten(0, 1)[:, None],
+        dropout_p=attention.dropout if attention.training else 0.0,
+    )
+    result = result.unflatten(0, (groups, heads)).permute(0, 2, 3, 1, 4)
+    return attention.out_proj(result.reshape(rows, size, dims))
 
 
 class BevDeformableAttention(nn.Module):

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from gsmap_core.config import ModelConfig
-from gsmap_core.models.attention import BevDeformableAttention, FeedForward
+from gsmap_core.models.attention import BevDeformableAttention, FeedForward, biased_attention
 from gsmap_core.models.gaussian_head import GaussianHead
 from gsmap_core.models.heads import class_head, inverse_sigmoid, point_head
 from gsmap_core.models.outputs import GaussianShapes
+from gsmap_core.models.relation import RelationBias, RelationEmbedding
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,25 @@ class SelfAttention(nn.Module):
         self.attention = nn.MultiheadAttention(dims, num_heads, dropout=dropout, batch_first=True)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, position: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """Map (B, S, C) to the same; `blocked` is (S, S) bool, True where not to attend."""
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        blocked: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Map (B, S, C) to the same.
+
+        `blocked` is (S, S) bool, True where not to attend; `bias` (G, heads, S, S) is added to the
+        logits, see `biased_attention`.
+        """
         positioned = x + position
-        y, _ = self.attention(positioned, positioned, x, attn_mask=blocked, need_weights=False)
+        if bias is None:
+            y, _ = self.attention(positioned, positioned, x, attn_mask=blocked, need_weights=False)
+        else:
+            if blocked is not None:
+                bias = bias.masked_fill(blocked, -torch.inf)
+            y = biased_attention(self.attention, positioned, x, bias)
         return x + self.dropout(y)
 
 
@@ -73,16 +89,27 @@ class DecoupledSelfAttention(nn.Module):
         self.within_instance = SelfAttention(dims, num_heads, dropout)
         self.norm2 = nn.LayerNorm(dims)
 
-    def forward(self, x: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        blocked: Tensor | None,
+        relation: RelationBias | None = None,
+    ) -> Tensor:
         """Map (B, M, P, C) to the same; `blocked` is (M, M) bool or None."""
         batch, instances, points, dims = x.shape
+        relation = RelationBias() if relation is None else relation
+        point_bias = None if relation.points is None else relation.points.flatten(0, 1)
 
         def by_point(values: Tensor) -> Tensor:
             return values.transpose(1, 2).reshape(-1, instances, dims)
 
-        y = self.norm1(self.between_instances(by_point(x), by_point(position), blocked))
+        y = self.norm1(
+            self.between_instances(by_point(x), by_point(position), blocked, relation.instances)
+        )
         y = y.view(batch, points, instances, dims).transpose(1, 2).reshape(-1, points, dims)
-        y = self.norm2(self.within_instance(y, position.reshape(-1, points, dims)))
+        position = position.reshape(-1, points, dims)
+        y = self.norm2(self.within_instance(y, position, bias=point_bias))
         return y.view(batch, instances, points, dims)
 
 
@@ -112,16 +139,21 @@ class DecoderLayer(nn.Module):
         bev_shape: tuple[int, int],
         blocked: Tensor | None,
         frame: Tensor | None = None,
+        relation: RelationBias | None = None,
     ) -> Tensor:
         """Map (B, M, P, C) to the next layer's.
 
         `reference` is (B, M, P, 2 or 3) unit points; `frame` (B, M, P, 2, 2) turns the sampling
-        offsets, see `BevDeformableAttention`.
+        offsets, see `BevDeformableAttention`; `relation` raises the logits of a decoupled
+        self-attention.
         """
         shape = x.shape[1:3]
-        x = self.self_attention(x, position, blocked).flatten(1, 2)
+        if relation is None:
+            x = self.self_attention(x, position, blocked)
+        else:
+            x = self.self_attention(x, position, blocked, relation)
         x = self.cross_attention(
-            x,
+            x.flatten(1, 2),
             position.flatten(1, 2),
             bev,
             reference[..., :2].flatten(1, 2),
@@ -161,6 +193,8 @@ class MapDecoder(nn.Module):
         )
         self.gaussian_head = GaussianHead(config) if config.representation == 'gaussians' else None
         self.reset_parameters()
+        # Last, so that the same seed gives the weights of a model without relations.
+        self.relation = RelationEmbedding(config) if decoder.relation.is_on else None
 
     def reset_parameters(self) -> None:
         """Xavier on matrices, deformable parts their usual way; heads and embeddings default."""
@@ -198,29 +232,36 @@ class MapDecoder(nn.Module):
         bev_shape = (bev.shape[2], bev.shape[3])
         tokens = bev.flatten(2).transpose(1, 2)
         instances = self.instance_embedding.weight
-        blocked = None
+        blocked, groups = None, [self.num_instances]
         if not self.training:
             instances = instances[: self.num_instances]
         elif len(instances) > self.num_instances:
             blocked = self._group_mask(bev.device)
+            groups.append(len(instances) - self.num_instances)
         embedding = instances[:, None] + self.point_embedding.weight  # (M, P, 2C)
         embedding = embedding.expand(batch, -1, -1, -1)
         position, x = embedding[..., :dims], embedding[..., dims:]
-        reference = self.reference_points(position).sigmoid()
-        class_logits, points, states = [], [], []
+        reference = start = self.reference_points(position).sigmoid()
+        relation = self.relation
+        parts = (False, False) if relation is None else relation.draw_parts()
+        class_logits: list[Tensor] = []
+        points: list[Tensor] = []
+        states: list[Tensor] = []
         shapes: list[GaussianShapes] = []
         raw: Tensor | None = None
         head, options = self.gaussian_head, self.config.gaussians
         for layer, to_class, to_point in zip(
             self.layers, self.class_heads, self.point_heads, strict=True
         ):
-            code, frame = position, None
+            code, frame, bias = position, None, None
+            if relation is not None:
+                bias = relation([start, *points], class_logits, groups, parts)
             if head is not None and shapes:
                 if options.guided_position:
                     code = position + head.position_code(reference, shapes[-1])
                 if options.guided_sampling:
                     frame = head.sampling_frame(shapes[-1])
-            x = layer(x, code, tokens, reference, bev_shape, blocked, frame)
+            x = layer(x, code, tokens, reference, bev_shape, blocked, frame, bias)
             refined = (to_point(x) + inverse_sigmoid(reference)).sigmoid()
             class_logits.append(to_class(x.mean(2)))
             points.append(refined)

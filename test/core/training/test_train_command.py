@@ -149,7 +149,8 @@ def test_missing_options_are_named(tmp_path, capsys):
 def test_two_gloo_processes_train_the_same_model(data, tmp_path):
     """Launched by torchrun: both ranks end with the same weights, and the loss falls.
 
-    Two forward passes per step, so that gradients are averaged after the second one only.
+    Two forward passes per step, so that gradients are averaged after the second one only. Each of
+    them draws which parts of the relations it uses.
     """
     script = tmp_path / 'ranks.py'
     script.write_text(
@@ -167,12 +168,15 @@ def test_two_gloo_processes_train_the_same_model(data, tmp_path):
     command += ['--master-port', str(20000 + os.getpid() % 10000), str(script)]
     command += arguments(data, tmp_path, '--steps', '20')
     command += ['augmentation.photometric=0', 'augmentation.mirror=0', 'total_batch_size=8']
+    switches = ('coordinates', 'score_rank_chamfer', 'ping_pong')
+    command += [f'model.decoder.relation.{name}=true' for name in switches]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.strip().splitlines()[-1])
     assert report['finished'] and report['step'] == 20
     ranks = [torch.load(tmp_path / f'rank{r}', weights_only=True) for r in (0, 1)]
+    assert 'decoder.relation.instances.0.linear.weight' in ranks[0]
     for name, value in ranks[0].items():
         if 'running' not in name:  # statistics are those of each process until the next step
             torch.testing.assert_close(ranks[1][name], value, rtol=0, atol=0)
