@@ -7,10 +7,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 from tqdm import tqdm
@@ -30,8 +30,13 @@ from gsmap_core.evaluation.report import report_dict
 from gsmap_core.evaluation.sharding import evaluate_pairs
 from gsmap_core.mapfile import write_map_file
 from gsmap_core.mapping.identity import IdentityTracker
+from gsmap_core.mapping.tracked import TrackedPredictor
 from gsmap_core.rig import load_rig
-from gsmap_core.structures import SurroundFrame, VectorMap
+from gsmap_core.structures import VectorMap
+
+if TYPE_CHECKING:
+    from gsmap_core.runtime.classical import ClassicalMapper
+    from gsmap_core.runtime.predictor import Predictor
 
 _LOGGER = logging.getLogger(__name__)
 #: Metrics whose numbers have keys of their own in the summary; the others are reports by name.
@@ -49,22 +54,29 @@ def open_source(source: Path | str, rig: str | None) -> list[Drive]:
     return [open_bag(path) for path in find_bags(source)]
 
 
-def _mapper(args: argparse.Namespace) -> tuple[Callable[[SurroundFrame], VectorMap], Any, dict]:
-    """Return predict, reset and a description of the engine."""
+def _mapper(args: argparse.Namespace) -> tuple[TrackedPredictor, dict[str, str]]:
+    """Return what maps the camera sets, and a description of it."""
+    from gsmap_core.runtime.stream import StreamGuard
+
+    predictor: ClassicalMapper | Predictor
     if args.engine == 'classical':
         from gsmap_core.runtime.classical import ClassicalMapper
 
-        classical = ClassicalMapper()
-        return classical.predict, lambda: None, {'model': 'classical'}
-    from gsmap_core.runtime.predictor import Predictor
+        predictor, engine = ClassicalMapper(), {'model': 'classical'}
+    else:
+        from gsmap_core.runtime.predictor import Predictor
 
-    predictor = Predictor(
-        args.weights,
-        device=args.device,
-        precision=args.precision,
-        score_threshold=args.score_threshold,
+        predictor = Predictor(
+            args.weights,
+            device=args.device,
+            precision=args.precision,
+            score_threshold=args.score_threshold,
+        )
+        engine = predictor.info
+    mapper = TrackedPredictor(
+        predictor, IdentityTracker(), StreamGuard(), is_tracked=not args.no_ids
     )
-    return predictor.predict, predictor.reset, predictor.info
+    return mapper, engine
 
 
 def _draw(
@@ -135,8 +147,7 @@ def predict_source(args: argparse.Namespace) -> int:
         raise DataError(f'--stride {args.stride}; expected at least 1')
     metrics = metric_names(args.metric)
     drives = open_source(args.source, args.rig)
-    predict, reset, engine = _mapper(args)
-    tracker = None if args.no_ids else IdentityTracker()
+    mapper, engine = _mapper(args)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     predictions: list[VectorMap] = []
@@ -145,9 +156,7 @@ def predict_source(args: argparse.Namespace) -> int:
     failed: list[str] = []
     mapping_s = 0.0
     for drive in drives:
-        reset()
-        if tracker is not None:
-            tracker.reset()
+        mapper.predictor.reset()
         maps: dict[int, VectorMap] = {}
         chosen = range(0, len(drive), args.stride)[: args.limit]
         for index in tqdm(chosen, desc=drive.name, unit='frame', disable=None):
@@ -158,9 +167,7 @@ def predict_source(args: argparse.Namespace) -> int:
                 failed.append(str(error))
                 continue
             start = time.perf_counter()
-            maps[index] = predict(frame)
-            if tracker is not None:
-                maps[index] = tracker.update(maps[index])
+            maps[index] = mapper.predict(frame)
             mapping_s += time.perf_counter() - start
             truth = drive.ground_truth(index)
             if truth is not None:

@@ -18,6 +18,7 @@ from gsmap_core.categories import BOUNDARY, DIVIDER, PED_CROSSING
 from gsmap_core.geometry.bev_grid import BevGrid
 from gsmap_core.geometry.camera import project_points
 from gsmap_core.geometry.polylines import polyline_length, resample_polyline
+from gsmap_core.runtime.stream import StreamStatus
 from gsmap_core.structures import (
     FloatArray,
     ImageArray,
@@ -99,9 +100,23 @@ class ClassicalMapper:
         self._ground = np.concatenate([centres, np.zeros((len(centres), 1))], axis=1)
         #: What it is, for reports.
         self.info: dict[str, str] = {'model': 'classical', 'reference': 'ego'}
+        self._resets = StreamStatus()
 
-    def reset(self) -> None:
-        """Forget the drive; nothing is remembered between frames, so there is nothing to do."""
+    @property
+    def is_temporal(self) -> bool:
+        """Whether anything is carried from frame to frame: no."""
+        return False
+
+    @property
+    def stream_status(self) -> StreamStatus:
+        """The resets that were asked for, as a `Predictor` has it."""
+        return self._resets
+
+    def reset(self, reason: str = 'requested') -> None:
+        """Begin a drive anew; nothing is remembered between frames, so that it is only counted."""
+        self._resets = StreamStatus(
+            num_resets=self._resets.num_resets + 1, last_reset_reason=reason
+        )
 
     def predict(self, frame: SurroundFrame) -> VectorMap:
         """Map one camera set.
