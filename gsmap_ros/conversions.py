@@ -6,7 +6,6 @@ Messages are read by attribute, so that any object with the same fields will do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -178,9 +177,3 @@ def local_map_to_message(local_map: VectorMap, frame_id: str) -> Any:
     message.header.stamp = ns_to_stamp(local_map.stamp_ns)
     message.header.frame_id = frame_id
     return message
-
-
-def above_score(local_map: VectorMap, threshold: float) -> VectorMap:
-    """Return the map without the elements that score below `threshold`."""
-    kept = tuple(e for e in local_map.elements if e.score is None or e.score >= threshold)
-    return replace(local_map, elements=kept)

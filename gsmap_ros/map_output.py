@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gsmap_core.structures import VectorMap
-from gsmap_ros.conversions import above_score, local_map_to_message
+from gsmap_ros.conversions import local_map_to_message
 from gsmap_ros.markers import MarkerKey, MarkerStyle, clear_markers, map_markers
 from gsmap_ros.parameters import NodeParameters
 
@@ -21,7 +21,7 @@ class MapOutput:
 
     Args:
         node: creates the publishers.
-        values: thresholds and styles are read anew for every map, so that they may change.
+        values: styles are read anew for every map, so that they may change.
     """
 
     def __init__(self, node: LifecycleNode, values: NodeParameters) -> None:
@@ -44,14 +44,13 @@ class MapOutput:
         )
 
     def publish(self, local_map: VectorMap) -> int:
-        """Publish the elements above the threshold.
+        """Publish a map as it is, and markers whose ids are those of its elements.
 
         Returns:
             Number of published elements.
         """
         values = self._values
         base = values['base_frame']
-        local_map = above_score(local_map, values['score_threshold'])
         self._maps.publish(local_map_to_message(local_map, base))
         is_drawn = values['publish.markers']
         if is_drawn or self._shown:

@@ -59,7 +59,9 @@ class MappingNode(LifecycleNode):
         self._account = SetAccount()
         self._status = MappingStatus(self._account)
         self._diagnostics = DiagnosticsPublisher(self)
-        self._needs_reset = False
+        #: Why the memory is to be dropped before the next set; empty: it is not.
+        self._reset_reason = ''
+        self._fixed_frame = ''
         self._last_jump_s = -_SAME_JUMP_S
         self._seen_cameras: tuple[str, ...] = ()
         # Not the node clock: a replay that pauses or ends must not silence the diagnostics.
@@ -102,6 +104,7 @@ class MappingNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Validate, load the weights, warm up, create the publishers."""
         self._status.failure = ''
+        self._reset_reason = self._fixed_frame = ''
         try:
             self._parts = make_parts(self, self._values, self._on_image)
         except GsmapError as error:
@@ -121,7 +124,8 @@ class MappingNode(LifecycleNode):
         self._worker = NewestWinsWorker(
             self._process, lambda _, reason: self._account.drop(reason), self._on_failed, 'mapping'
         )
-        self._needs_reset = True
+        if self._account.num_mapped:
+            self._reset_reason = 'requested'
         self._parts.output.clear_markers()
         self._parts.inputs.start()
         return TransitionCallbackReturn.SUCCESS
@@ -187,10 +191,15 @@ class MappingNode(LifecycleNode):
             self._now_ns,
             lambda: worker is None or worker.is_stopping,
         )
-        if self._needs_reset:
-            self._needs_reset = False
-            parts.predictor.reset()
-        num_elements = parts.output.publish(parts.predictor.predict(frame))
+        # Memory and ids live in the frame that poses are given in: another one is another place.
+        frame_changed = self._fixed_frame not in ('', parts.pose.fixed_frame)
+        self._fixed_frame = parts.pose.fixed_frame
+        reason, self._reset_reason = self._reset_reason, ''
+        if reason or frame_changed:
+            parts.predictor.reset(reason or 'pose_jump')
+        parts.predictor.score_threshold = self._values['score_threshold']
+        parts.mapper.is_tracked = self._values['identity.enabled']
+        num_elements = parts.output.publish(parts.mapper.predict(frame))
         self._account.map_done((time.monotonic() - closed_s) * 1e3)
         self._status.set_error = ''
         if self._account.num_mapped == 1:
@@ -223,7 +232,7 @@ class MappingNode(LifecycleNode):
         assert self._parts is not None
         if self._worker is not None:
             self._worker.drop_waiting('clock_jump')
-        self._needs_reset = True
+        self._reset_reason = 'clock_jump'
         if time.monotonic() - self._last_jump_s < _SAME_JUMP_S:
             return
         self._last_jump_s = time.monotonic()
@@ -237,14 +246,15 @@ class MappingNode(LifecycleNode):
             return response
         self._route(self._parts.sync.reset('reset'))
         self._worker.drop_waiting('reset')
-        self._needs_reset = True
+        self._reset_reason = 'requested'
         self._parts.output.clear_markers()
-        response.success, response.message = True, 'pending sets and temporal state dropped'
+        response.success, response.message = True, 'pending sets, memory and ids dropped'
         return response
 
     def _publish_diagnostics(self) -> None:
         rig_name = '' if self._parts is None else self._parts.rig_name
-        self._diagnostics.publish(self._status.statuses(self._parts), rig_name)
+        statuses = self._status.statuses(self._parts, self._reset_reason)
+        self._diagnostics.publish(statuses, rig_name)
 
     def finish(self) -> None:
         """Go down the lifecycle from wherever the node is, and let the last messages leave."""

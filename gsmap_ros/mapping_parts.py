@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gsmap_core.mapping.identity import IdentityConfig, IdentityTracker
+from gsmap_core.mapping.tracked import TrackedPredictor
 from gsmap_core.rig import load_rig
 from gsmap_core.runtime.predictor import Predictor
+from gsmap_core.runtime.stream import StreamGuard
 from gsmap_ros.camera_input import CameraInputs, choose_cameras
 from gsmap_ros.camera_sync import CameraSync, SyncSettings
 from gsmap_ros.conversions import image_from_compressed, image_from_message, probe_cv_bridge
@@ -37,6 +40,7 @@ class MappingParts:
         pose: ego pose and extrinsics of sets.
         builder: makes frames of sets.
         predictor: makes maps of frames.
+        mapper: the predictor, with ids that stay.
         output: publishers.
         rig_name: name of the rig, for diagnostics.
         info: about the weights.
@@ -49,6 +53,7 @@ class MappingParts:
     pose: PoseSource
     builder: FrameBuilder
     predictor: Predictor
+    mapper: TrackedPredictor
     output: MapOutput
     rig_name: str
     info: dict[str, str]
@@ -90,9 +95,18 @@ def make_parts(
         round(values['sync.timeout_s'] * 1e9),
         values['sync.min_cameras'],
     )
+    limits = {'max_gap_s': values['max_gap_s'], 'max_pose_jump_m': values['max_pose_jump_m']}
     predictor = Predictor(
-        values['model.weights'], device=values['model.device'], precision=values['model.precision']
+        values['model.weights'],
+        device=values['model.device'],
+        precision=values['model.precision'],
+        **limits,
     )
+    identity = IdentityConfig(
+        max_distance_m=values['identity.max_distance_m'],
+        max_missed_frames=values['identity.max_missed_frames'],
+    )
+    mapper = TrackedPredictor(predictor, IdentityTracker(identity), StreamGuard(**limits))
     if rig is not None:
         predictor.warm_up(rig)
     rig_name = 'camera_info' if rig is None else rig.name
@@ -120,7 +134,17 @@ def make_parts(
     )
     sync: CameraSync[Any] = CameraSync(settings)
     return MappingParts(
-        sync, inputs, transforms, odometry, pose, builder, predictor, output, rig_name, info
+        sync,
+        inputs,
+        transforms,
+        odometry,
+        pose,
+        builder,
+        predictor,
+        mapper,
+        output,
+        rig_name,
+        info,
     )
 
 

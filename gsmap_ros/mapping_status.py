@@ -8,6 +8,8 @@ from gsmap_ros.camera_sync import SyncCounters
 from gsmap_ros.diagnostics import ERROR, OK, STALE, WARN, SetAccount, Status
 
 if TYPE_CHECKING:
+    from gsmap_core.mapping.tracked import TrackedPredictor
+    from gsmap_core.runtime.predictor import Predictor
     from gsmap_ros.mapping_parts import MappingParts
     from gsmap_ros.pose_source import PoseSource
 
@@ -42,11 +44,12 @@ class MappingStatus:
                 'false without one)'
             )
 
-    def statuses(self, parts: MappingParts | None) -> list[Status]:
+    def statuses(self, parts: MappingParts | None, pending_reset: str = '') -> list[Status]:
         """Return every status.
 
         Args:
             parts: of the node; None while it is not configured.
+            pending_reset: why the memory will be dropped before the next set.
         """
         if self.failure:
             return [Status('camera sets', ERROR, self.failure, self._account.values())]
@@ -57,6 +60,7 @@ class MappingStatus:
             self._sets(parts.sync.counters),
             self._pose_status(parts.pose),
             self._inference(parts.info),
+            memory_status(parts.mapper, parts.predictor, pending_reset),
             Status('weights', OK, parts.info.get('model', ''), parts.info),
         ]
 
@@ -107,3 +111,38 @@ class MappingStatus:
             return Status('inference', STALE, 'no set mapped yet', shown)
         text = f'{shown["rate_hz"]} maps a second, {shown["latency_p50_ms"]} ms at the median'
         return Status('inference', OK, text, shown)
+
+
+def memory_status(mapper: TrackedPredictor, predictor: Predictor, pending_reset: str) -> Status:
+    """Say what is remembered between sets, and when it was last dropped and why.
+
+    Args:
+        mapper: gives the ids.
+        predictor: has the memory.
+        pending_reset: why it will be dropped before the next set; empty: it will not.
+    """
+    stream, config = predictor.stream_status, predictor.config
+    memory = 'bev_history' if config.bev.history else config.fusion.kind
+    stamp_ns = stream.last_reset_stamp_ns
+    values: dict[str, object] = {
+        'memory': memory,
+        'frames': stream.num_frames,
+        'key_frames': stream.num_key_frames,
+        'travelled_m': f'{stream.travelled_m:.1f}',
+        'resets': stream.num_resets,
+        'last_reset': stream.last_reset_reason,
+        'last_reset_stamp_s': '' if stamp_ns is None else f'{stamp_ns / 1e9:.3f}',
+        'pending_reset': pending_reset,
+        'ids': 'on' if mapper.is_tracked else 'off',
+        'ids_given': mapper.tracker.num_ids,
+        'elements_followed': mapper.tracker.num_tracks,
+    }
+    text = 'every set is mapped alone'
+    if predictor.is_temporal:
+        text = (
+            f'{stream.num_frames} frames, {stream.num_key_frames} key frames, '
+            f'{stream.travelled_m:.1f} m'
+        )
+    if stream.num_resets:
+        text += f'; reset {stream.num_resets} times, last: {stream.last_reset_reason}'
+    return Status('memory', OK, text, values)

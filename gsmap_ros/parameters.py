@@ -159,6 +159,40 @@ MAPPING_PARAMETERS: tuple[ParameterRecord, ...] = (
         'model.precision', 'fp32', 'Arithmetic of the network.', choices=('fp32', 'bf16')
     ),
     ParameterRecord(
+        'max_gap_s',
+        2.0,
+        'Memory and ids begin anew after so long without a mapped set [s].',
+        0.1,
+        3600.0,
+    ),
+    ParameterRecord(
+        'max_pose_jump_m',
+        10.0,
+        'Memory and ids begin anew after a pose this much farther off than a vehicle moves [m].',
+        0.1,
+        10000.0,
+    ),
+    ParameterRecord(
+        'identity.enabled',
+        True,
+        'Give elements ids that stay from map to map.',
+        is_structural=False,
+    ),
+    ParameterRecord(
+        'identity.max_distance_m',
+        2.0,
+        'Two lines this far apart have nothing in common; less than a lane is wide [m].',
+        0.1,
+        20.0,
+    ),
+    ParameterRecord(
+        'identity.max_missed_frames',
+        5,
+        'Maps that an element may be missing in and still keep its id.',
+        0,
+        1000,
+    ),
+    ParameterRecord(
         'score_threshold',
         0.3,
         'Elements with a lower score are not published [0 to 1].',

@@ -115,12 +115,6 @@ def test_local_map_of_another_frame_is_refused(ros_messages: None) -> None:
         conversions.local_map_to_message(VectorMap(reference='lidar'), 'base_link')
 
 
-def test_score_threshold_keeps_what_has_no_score() -> None:
-    assert [e.score for e in conversions.above_score(make_map(), 0.5).elements] == [0.9]
-    truth = VectorMap((MapElement(0, np.zeros((2, 2))),))
-    assert len(conversions.above_score(truth, 0.99)) == 1
-
-
 class FakeBridge:
     """Converts as cv_bridge does, for the encodings of the test; may be broken."""
 

@@ -16,6 +16,7 @@ from ros.helpers.drives import START_NS, pose_at, write_micro_checkpoint
 
 from gsmap_core.geometry.transforms import matrix_to_quaternion
 from gsmap_core.rig import load_rig, scaled_rig
+from gsmap_core.runtime.predictor import Predictor
 
 RIG = scaled_rig(load_rig('nuscenes_like'), 96)
 CAMERAS = RIG.names[:2]
@@ -43,6 +44,8 @@ class Vehicle:
             name: self.node.create_publisher(CameraInfo, f'{name}/camera_info', 5)
             for name in CAMERAS
         }
+        #: How far all poses are off to the side.
+        self.shift_m = 0.0
         self.publish_extrinsics()
 
     def is_heard(self) -> bool:
@@ -92,6 +95,7 @@ class Vehicle:
             set_header(odometry.header, stamp_ns + shift_ns, 'odom')
             pose = odometry.pose.pose
             fill(pose.position, pose.orientation, pose_at(stamp_ns + shift_ns))
+            pose.position.y += self.shift_m
             self.odometry.publish(odometry)
         return stamp_ns
 
@@ -118,7 +122,9 @@ def running(
 
     from gsmap_ros.mapping_node import MappingNode
 
-    weights: Path = write_micro_checkpoint(tmp_path_factory.mktemp('raw') / 'micro.safetensors')
+    weights: Path = write_micro_checkpoint(
+        tmp_path_factory.mktemp('raw') / 'micro.safetensors', 'keyframe_streaming'
+    )
     given = {
         'model.weights': str(weights),
         'cameras': list(CAMERAS),
@@ -127,6 +133,8 @@ def running(
         'pose_source': 'odometry',
         'score_threshold': 0.0,
         'tf.timeout_s': 2.0,
+        'max_gap_s': 1.0,
+        'max_pose_jump_m': 3.0,
     }
     node = MappingNode(parameter_overrides=[Parameter(k, value=v) for k, v in given.items()])
     vehicle = Vehicle()
@@ -174,6 +182,107 @@ def test_raw_distorted_images_with_odometry_are_mapped(running: Any) -> None:
     )
 
 
+def drive_on(running: Any, first: int, count: int) -> list[Any]:
+    """Publish sets and return their maps; each is mapped before the next one comes."""
+    node, vehicle, maps, spin_until = running
+    before = len(maps)
+    for index in range(first, first + count):
+        expected = len(maps) + 1
+        vehicle.publish_set(index)
+        spin_until(lambda expected=expected: len(maps) == expected)
+    return maps[before:]
+
+
+def memory_values(node: Any) -> dict[str, Any]:
+    statuses = node._status.statuses(node._parts, node._reset_reason)
+    return next(status.values for status in statuses if status.name == 'memory')
+
+
+def test_memory_and_ids_go_on_with_the_drive(
+    running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node maps as a predictor does offline that is given the same frames in a row."""
+    node, _, _, _ = running
+    mapper, frames = node._parts.mapper, []
+    predict = mapper.predict
+    monkeypatch.setattr(mapper, 'predict', lambda frame: frames.append(frame) or predict(frame))
+    node._parts.predictor.reset()
+    maps = drive_on(running, 20, 9)
+    for index, frame in enumerate(frames):
+        np.testing.assert_allclose(
+            frame.map_from_base, pose_at(START_NS + (20 + index) * PERIOD_NS), atol=1e-3
+        )
+    offline = Predictor(node._parts.predictor.path, device='cpu')
+    for frame, message in zip(frames, maps, strict=True):
+        expected = offline.predict(frame)
+        for element, given in zip(expected.elements, message.elements, strict=True):
+            vertices = np.array([[p.x, p.y] for p in given.vertices])
+            np.testing.assert_allclose(vertices, element.vertices, atol=1e-3)
+    values = memory_values(node)
+    assert (values['memory'], values['frames']) == ('keyframe_streaming', 9)
+    assert float(values['travelled_m']) == pytest.approx(6.4, abs=0.2)
+    assert values['key_frames'] == offline.stream_status.num_key_frames == 2
+    ids = [[element.id for element in message.elements] for message in maps]
+    for numbers in ids:
+        assert len(set(numbers)) == len(numbers) and min(numbers) > 0
+    for earlier, later in zip(ids[:-1], ids[1:], strict=True):
+        assert set(earlier) & set(later)
+
+
+def test_time_that_goes_back_drops_memory_and_ids(running: Any) -> None:
+    node, vehicle, maps, spin_until = running
+    given, received = memory_values(node)['ids_given'], node._account.num_received
+    # The poses of the first set may come before the images that tell of the jump, and go with it.
+    for index in (4, 5):
+        vehicle.publish_set(index)
+        spin_until(lambda index=index: node._account.num_received == received + index - 3)
+        spin_until(lambda: node._worker.is_idle)
+    spin_until(lambda: len(maps) == node._account.num_mapped)
+    assert maps[-1].header.stamp.nanosec == 500_000_000
+    assert min(element.id for element in maps[-1].elements) > given
+    assert memory_values(node)['last_reset'] == 'clock_jump'
+
+
+def test_gaps_and_jumps_beyond_the_parameters_drop_memory_and_ids(running: Any) -> None:
+    node, vehicle, _, _ = running
+    steps = ((14, ''), (25, 'gap'), (26, ''), (27, 'pose_jump'), (28, ''))
+    for index, reason in steps:
+        if reason == 'pose_jump':
+            vehicle.shift_m = 5.0
+        before = memory_values(node)
+        (message,) = drive_on(running, index, 1)
+        after = memory_values(node)
+        assert after['resets'] == before['resets'] + bool(reason), index
+        is_new = min(element.id for element in message.elements) > before['ids_given']
+        assert is_new == bool(reason), index
+        if reason:
+            assert after['last_reset'] == reason
+            stamp_s = (START_NS + index * PERIOD_NS) / 1e9
+            assert after['last_reset_stamp_s'] == f'{stamp_s:.3f}'
+
+
+def test_another_fixed_frame_is_another_place(running: Any) -> None:
+    """Localisation came up: poses of the odom frame say nothing about those of the map frame."""
+    node = running[0]
+    before = memory_values(node)
+    node._fixed_frame = 'map'
+    drive_on(running, 29, 1)
+    after = memory_values(node)
+    assert (after['resets'], after['last_reset']) == (before['resets'] + 1, 'pose_jump')
+
+
+def test_ids_can_be_switched_off(running: Any) -> None:
+    from rclpy.parameter import Parameter
+
+    node = running[0]
+    for is_on in (False, True):
+        (result,) = node.set_parameters([Parameter('identity.enabled', value=is_on)])
+        assert result.successful
+        (message,) = drive_on(running, 30 + is_on, 1)
+        assert all((element.id > 0) == is_on for element in message.elements)
+        assert memory_values(node)['ids'] == ('on' if is_on else 'off')
+
+
 def test_reset_service_drops_what_is_open_and_answers(running: Any) -> None:
     from std_srvs.srv import Trigger
 
@@ -190,3 +299,10 @@ def test_reset_service_drops_what_is_open_and_answers(running: Any) -> None:
     values = node._account.values()
     assert values['sets_dropped'] == dropped + 1
     assert values['sets_in_flight'] == 0
+    memory = memory_values(node)
+    assert memory['pending_reset'] == 'requested'
+    (message,) = drive_on(running, 501, 1)
+    assert min(element.id for element in message.elements) > memory['ids_given']
+    after = memory_values(node)
+    assert (after['pending_reset'], after['last_reset'], after['frames']) == ('', 'requested', 1)
+    assert after['resets'] == memory['resets'] + 1

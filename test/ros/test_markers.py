@@ -64,6 +64,23 @@ def test_vanished_elements_are_deleted_one_by_one() -> None:
     assert actions(fourth) == []
 
 
+def test_an_element_that_stays_keeps_its_marker_whatever_comes_and_goes() -> None:
+    style = MarkerStyle()
+    _, shown = map_markers(as_map(line(0, 7), line(0, 8), line(1, 9)), 'base_link', style)
+    second, shown = map_markers(as_map(line(1, 9), line(0, 12), line(0, 8)), 'm', style, shown)
+    assert actions(second) == [
+        ('ped_crossing', 9, ADD), ('divider', 12, ADD), ('divider', 8, ADD),
+        ('divider', 7, DELETE),
+    ]  # fmt: skip
+    # Ids switched off: the places count from 1, and nothing of before is left.
+    third, shown = map_markers(as_map(line(0)), 'm', style, shown)
+    assert actions(third) == [
+        ('divider', 1, ADD), ('divider', 8, DELETE), ('divider', 12, DELETE),
+        ('ped_crossing', 9, DELETE),
+    ]  # fmt: skip
+    assert shown == {('divider', 1)}
+
+
 def test_marker_geometry_and_look() -> None:
     element = MapElement(1, RING, closed=True, score=0.5)
     array, _ = map_markers(as_map(element), 'base_link', MarkerStyle(0.3, 1.5))

@@ -11,6 +11,7 @@ from ros.conftest import isolated
 from ros.helpers.drives import FaultyDrive, write_micro_checkpoint
 from ros.helpers.runs import MARKER_TOPIC, Run, run_nodes
 
+from gsmap_core.categories import category_by_id
 from gsmap_core.data.bag import BagReader, BagRecorder, QosProfile, write_bag
 from gsmap_core.data.messages import CAMERA_INFO, COMPRESSED_IMAGE, TF_MESSAGE
 
@@ -21,7 +22,8 @@ RATE = 1.5
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_micro_checkpoint(tmp_path_factory.mktemp('weights') / 'micro.safetensors')
+    folder = tmp_path_factory.mktemp('weights')
+    return write_micro_checkpoint(folder / 'micro.safetensors', 'keyframe_streaming')
 
 
 @pytest.fixture(scope='module')
@@ -52,7 +54,12 @@ def six_camera_run(
     folder = tmp_path_factory.mktemp('six')
     drive = FaultyDrive('nuscenes_like', num_sets=15)
     write_bag(drive, folder / 'drive.mcap')
-    mapping = {'model.weights': str(checkpoint), 'cameras': list(drive.rig.names)}
+    # However slow the machine, the memory lasts from set to set.
+    mapping = {
+        'model.weights': str(checkpoint),
+        'cameras': list(drive.rig.names),
+        'max_gap_s': 60.0,
+    }
     return drive, run_nodes(folder, environment, folder / 'drive.mcap', mapping, {'rate': RATE})
 
 
@@ -81,6 +88,15 @@ def test_maps_name_frame_and_range(six_camera_run: tuple[FaultyDrive, Run]) -> N
             assert element.num_observations == 1
 
 
+def test_elements_keep_their_ids(six_camera_run: tuple[FaultyDrive, Run]) -> None:
+    _, run = six_camera_run
+    ids = [[element.id for element in message.elements] for message in run.maps]
+    for numbers in ids:
+        assert len(set(numbers)) == len(numbers) and min(numbers) > 0
+    kept = [set(earlier) & set(later) for earlier, later in zip(ids[:-1], ids[1:], strict=True)]
+    assert sum(map(bool, kept)) > len(kept) / 2
+
+
 def test_markers_follow_the_maps(six_camera_run: tuple[FaultyDrive, Run]) -> None:
     _, run = six_camera_run
     arrays = run.messages(MARKER_TOPIC)
@@ -94,7 +110,7 @@ def test_markers_follow_the_maps(six_camera_run: tuple[FaultyDrive, Run]) -> Non
         deleted = {(m.ns, m.id) for m in array.markers if m.action == 2}
         added = {(m.ns, m.id) for m in array.markers if m.action == 0}
         assert shown - added == deleted
-        assert len(added) == len(message.elements)
+        assert added == {(category_by_id(e.category).name, e.id) for e in message.elements}
         shown = added
 
 
@@ -105,6 +121,13 @@ def test_diagnostics_tell_the_state(six_camera_run: tuple[FaultyDrive, Run]) -> 
         level, _, values = last[f'camera {name}']
         assert values['images'] == '15' and values['calibrated'] == 'True'
     assert last['pose'][2]['fixed_frame'] == 'map'
+    memory = last['memory'][2]
+    assert (memory['memory'], memory['resets']) == ('keyframe_streaming', '0')
+    assert int(memory['frames']) == len(run.maps)
+    travelled_m = 8.0 * (run.map_stamps_ns[-1] - run.map_stamps_ns[0]) * 1e-9
+    assert float(memory['travelled_m']) == pytest.approx(travelled_m, rel=0.1)
+    assert 2 <= int(memory['key_frames']) <= 1 + float(memory['travelled_m']) / 5.0
+    assert int(memory['ids_given']) == max(e.id for m in run.maps for e in m.elements)
     assert last['weights'][2]['model'] == 'micro' and len(last['weights'][2]['sha256']) == 16
     assert float(last['inference'][2]['latency_p50_ms']) > 0
     assert float(run.counters['latency_p95_ms']) >= float(run.counters['latency_p50_ms'])
@@ -239,6 +262,8 @@ def test_a_looping_bag_starts_again_and_says_so(
     )
     run.check_account()
     assert run.logs['mapping'].count('time went back') >= 2
+    memory = run.diagnostics()[-1]['memory'][2]
+    assert memory['last_reset'] == 'clock_jump' and int(memory['resets']) >= 2
     stamps = run.map_stamps_ns
     first, middle = drive.stamp_ns(0), drive.stamp_ns(3)
     assert stamps.count(middle) >= 2

@@ -45,10 +45,11 @@ MICRO_MODEL = {
 }
 
 
-def write_micro_checkpoint(path: Path) -> Path:
-    """Write random weights of a tiny model."""
+def write_micro_checkpoint(path: Path, fusion: str = 'none') -> Path:
+    """Write random weights of a tiny model, with one of the kinds of memory."""
     torch.manual_seed(3)
-    save_checkpoint(path, OnlineMapper(model_config_from_dict(MICRO_MODEL, 'micro')))
+    model = {**MICRO_MODEL, 'fusion': {'kind': fusion}}
+    save_checkpoint(path, OnlineMapper(model_config_from_dict(model, 'micro')))
     return path
 
 
