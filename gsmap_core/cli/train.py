@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gsmap_core.config import ModelConfig
     from gsmap_core.data.drives import Drive
     from gsmap_core.training.run_directory import RunInfo
     from gsmap_core.training.trainer import Trainer
@@ -42,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group('how')
     how.add_argument(
         '--recipe', metavar='NAME',
-        help='a name of config/train or a YAML (default: by the model, else synthetic_<size>)',
+        help='a name of config/train or a YAML (default: by the model, else synthetic_<size>, or '
+        'with temporal fusion synthetic_<size>_sequences)',
     )  # fmt: skip
     how.add_argument('--steps', type=int, metavar='N', help='train this many steps')
     how.add_argument(
@@ -162,6 +164,12 @@ def _announce(info: RunInfo, trainer: Trainer) -> None:
         f'{trainer.accumulation} samples, in {trainer.run_directory.path}',
         file=sys.stderr,
     )
+    if info.model.has_fusion:
+        print(
+            f'{trainer.first_sequence_step} steps with single frames, then sequences: drives cut '
+            f'in {recipe.sequences.num_splits}',
+            file=sys.stderr,
+        )
     if recipe.backbone_lr_factor < 1 and not (info.backbone or info.initial_weights):
         logger.warning(
             'backbone_lr_factor is %g, which is meant for pretrained weights, and no --backbone '
@@ -237,7 +245,7 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
         where = str(resolve_weights(args.init))
         model_values = to_plain(read_checkpoint_config(where))
     model = model_config_from_dict(apply_overrides(model_values, model_sets), where)
-    recipe_path = _recipe_path(args.recipe, model.name)
+    recipe_path = _recipe_path(args.recipe, model)
     recipe = load_changed_recipe(recipe_path, recipe_sets)
     return RunInfo(
         model=model,
@@ -249,20 +257,21 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
     )
 
 
-def _recipe_path(given: str | None, model_name: str) -> Path:
+def _recipe_path(given: str | None, model: ModelConfig) -> Path:
     """Return the recipe that was asked for, that of the model, or the one for its size."""
     from gsmap_core.config import config_path
     from gsmap_core.errors import ConfigError
 
     if given:
         return config_path('train', given)
-    size = model_name.rsplit('_', 1)[-1]
-    for name in (model_name, f'synthetic_{size}'):
+    size = model.name.rsplit('_', 1)[-1]
+    kinds = ('_sequences', '') if model.has_fusion else ('',)
+    for name in (model.name, *(f'synthetic_{size}{kind}' for kind in kinds)):
         try:
             return config_path('train', name)
         except ConfigError as error:
             last_error = error
-    raise ConfigError(f"no recipe for model '{model_name}': {last_error}; give one with --recipe")
+    raise ConfigError(f"no recipe for model '{model.name}': {last_error}; give one with --recipe")
 
 
 def _opened(args: argparse.Namespace) -> Any:

@@ -301,18 +301,27 @@ def augment(
     config: AugmentationConfig,
     image: ImageConfig,
     generator: np.random.Generator,
+    is_mirrored: bool | None = None,
 ) -> tuple[PreparedFrame, VectorMap]:
     """Draw and apply the augmentations of one prepared sample; the inputs stay untouched.
 
     What changes recorded pictures (`changes_recorded`) or whole batches (`batch_grid_mask`) is
     left to those who have them.
+
+    Args:
+        frame: pictures and calibration.
+        ground_truth: elements and pose.
+        config: probabilities and ranges.
+        image: the network input.
+        generator: draws for this sample.
+        is_mirrored: whether the world of the sample's sequence is mirrored; None: drawn here.
     """
     mirrored, dropped, masked = generator.random(3) < (
         config.mirror,
         config.camera_drop,
         config.grid_mask if config.grid_mask_scope == 'sample' else 0.0,
     )
-    if mirrored:
+    if mirrored if is_mirrored is None else is_mirrored:
         frame, ground_truth = mirror_frame(frame), mirror_map(ground_truth)
     if config.photometric and not config.changes_recorded:
         frame = distort_colours(frame, config, generator)

@@ -30,6 +30,7 @@ class Sample:
         map_from_base: (4, 4) float64 for models with fusion, else None; from the mirrored ego
             frame where the sample is mirrored, so that it holds the reflection.
         bad_frames: indices that could not be read before this one was drawn instead.
+        starts: whether a sub-sequence begins with this frame; None: a single frame.
     """
 
     pictures: Tensor
@@ -43,6 +44,7 @@ class Sample:
     ego_from_reference: Tensor | None = None
     map_from_base: Tensor | None = None
     bad_frames: tuple[int, ...] = ()
+    starts: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Batch:
         ego_from_reference: (B, 4, 4) float32, or None.
         map_from_base: (B, 4, 4) float64, or None.
         bad_frames: indices of frames that could not be read.
+        starts: (B,) bool, True where a row begins a new sub-sequence; None: single frames.
     """
 
     pictures: Tensor
@@ -74,6 +77,7 @@ class Batch:
     ego_from_reference: Tensor | None = None
     map_from_base: Tensor | None = None
     bad_frames: tuple[int, ...] = ()
+    starts: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the batch size B."""
@@ -141,6 +145,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         rows = [getattr(sample, name) for sample in samples]
         return None if rows[0] is None else torch.stack(rows)
 
+    starts = [sample.starts for sample in samples if sample.starts is not None]
     return Batch(
         pictures=stack('pictures'),
         pixels_from_ego=stack('pixels_from_ego'),
@@ -153,4 +158,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ego_from_reference=optional('ego_from_reference'),
         map_from_base=optional('map_from_base'),
         bad_frames=tuple(i for sample in samples for i in sample.bad_frames),
+        starts=torch.tensor(starts) if starts else None,
     )

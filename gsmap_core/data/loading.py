@@ -6,9 +6,10 @@ and the index alone, so that neither the number of workers nor an interruption c
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from gsmap_core.data.drives import Drive
 from gsmap_core.data.frame_cache import FrameCache
 from gsmap_core.data.groundtruth import cut_local_map
 from gsmap_core.data.published_augmentation import distort_in_hsv
+from gsmap_core.data.sequences import SequenceKey, spread_drives
 from gsmap_core.data.sweeps import DepthTargets, pixels_from_ego
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.frame_inputs import can_bus_features, ego_from_lidar, in_order
@@ -57,7 +59,8 @@ _BYTES_PER_GB = 1024**3
 class MapDataset(Dataset[Sample]):
     """Frames of one or more drives with their targets.
 
-    An item is asked for by `(epoch, index)`; the epoch only selects the random numbers.
+    An item is asked for by `(epoch, index)`; the epoch only selects the random numbers. Items of
+    a sequence have keys of three numbers (`data.sequences`).
 
     Args:
         drives: at least one, all with ground truth.
@@ -66,7 +69,8 @@ class MapDataset(Dataset[Sample]):
         seed: of everything random.
         cache_gb: memory for prepared pictures [GiB]; 0: none.
         stride: use every n-th frame.
-        max_frames: use at most this many frames, spread evenly; None: all.
+        max_frames: use at most this many frames, spread evenly (whole drives for a model with
+            temporal fusion); None: all.
         skip_empty: replace a frame without any element of the model's categories by another one.
 
     Raises:
@@ -113,10 +117,12 @@ class MapDataset(Dataset[Sample]):
             raise DataError(
                 f'{len(self.drives)} drives hold no frame; expected at least one camera set'
             )
-        if max_frames is not None and len(frames) > max_frames:
-            chosen = np.linspace(0, len(frames) - 1, max_frames).round().astype(int)
-            frames = [frames[i] for i in chosen]
         self.frames = frames
+        if max_frames is not None and len(frames) > max_frames:
+            spread = np.linspace(0, len(frames) - 1, max_frames).round().astype(int).tolist()
+            # A memory needs what comes before a frame.
+            chosen = spread_drives(self.drive_frames, max_frames) if config.has_fusion else spread
+            self.frames = [frames[i] for i in chosen]
         for drive in self.drives:
             if len(drive) and drive.ground_truth(0) is None:
                 raise DataError(
@@ -128,7 +134,7 @@ class MapDataset(Dataset[Sample]):
         self.cache: FrameCache | None = None
         num_cameras = max(len(drive.rig) for drive in self.drives)
         per_frame = FrameCache.frame_bytes(num_cameras, config.image)
-        places = min(len(frames), int(cache_gb * _BYTES_PER_GB / per_frame))
+        places = min(len(self), int(cache_gb * _BYTES_PER_GB / per_frame))
         if places:
             if augmentation is not None and augmentation.changes_recorded:
                 raise ConfigError(
@@ -137,11 +143,18 @@ class MapDataset(Dataset[Sample]):
                     "'prepared'"
                 )
             self.cache = FrameCache(places, num_cameras, config.image)
-            logger.info('caching %d of %d frames, up to %.1f GiB', places, len(frames), cache_gb)
+            logger.info('caching %d of %d frames, up to %.1f GiB', places, len(self), cache_gb)
 
     def __len__(self) -> int:
         """Return the number of frames."""
         return len(self.frames)
+
+    @property
+    def drive_frames(self) -> list[range]:
+        """Indices of the frames of every drive, by time; drives without any left out."""
+        numbers = [number for number, _ in self.frames]
+        firsts = [i for i, number in enumerate(numbers) if i == 0 or numbers[i - 1] != number]
+        return [range(*ends) for ends in itertools.pairwise([*firsts, len(numbers)])]
 
     def describe(self, index: int) -> str:
         """Name a frame for messages."""
@@ -222,8 +235,15 @@ class MapDataset(Dataset[Sample]):
                 self.cache.put(index, frame)
         return frame
 
-    def load(self, index: int, generator: np.random.Generator) -> Sample:
+    def load(
+        self, index: int, generator: np.random.Generator, is_mirrored: bool | None = None
+    ) -> Sample:
         """Read, augment and turn into tensors.
+
+        Args:
+            index: position in the dataset.
+            generator: draws what is random.
+            is_mirrored: as in `augment`.
 
         Raises:
             DataError: the frame cannot be read.
@@ -235,7 +255,7 @@ class MapDataset(Dataset[Sample]):
         map_from_base = ground_truth.map_from_base
         if config is not None:
             frame, ground_truth = augment(
-                frame, ground_truth, config, self.config.image, generator
+                frame, ground_truth, config, self.config.image, generator, is_mirrored
             )
         matrices = pixels_from_ego(frame)
         bins = None if self._depth is None else self._depth.bins(*self.frames[index], frame)
@@ -290,29 +310,56 @@ class MapDataset(Dataset[Sample]):
             'skip_empty to false'
         )
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def _random_frames(self, generator: np.random.Generator) -> Iterator[int]:
+        while True:
+            yield int(generator.integers(len(self.frames)))
+
+    def _neighbours(self, index: int, first: int) -> Iterator[int]:
+        """Yield what may stand for a frame of a sub-sequence: those before it, then those after.
+
+        The vehicle then seems to wait, which a memory can follow; at another place it could not.
+        """
+        yield from range(index - 1, first - 1, -1)
+        for after in range(index + 1, len(self.frames)):
+            if self.frames[after][0] != self.frames[index][0]:
+                return
+            yield after
+
+    def _is_mirrored(self, epoch: int, first: int) -> bool | None:
+        """Draw whether the world of a sub-sequence is mirrored, in all of its frames alike."""
+        if self.augmentation is None:
+            return None
+        draw = np.random.default_rng((self.seed, epoch, first, 1)).random()
+        return bool(draw < self.augmentation.mirror)
+
+    def __getitem__(self, key: tuple[int, int] | SequenceKey) -> Sample:
         """Return the sample of (epoch, index), or another one where that cannot be used.
+
+        A key of a sub-sequence has its first frame as a third number. Its frames are mirrored all
+        or none, one that cannot be read is replaced by a neighbour, and empty ones stay.
 
         Raises:
             DataError: many frames in a row cannot be read, or are empty with `skip_empty`.
         """
-        epoch, index = key
+        epoch, index, *sequence = key
         generator = np.random.default_rng((self.seed, epoch, index))
+        instead, is_mirrored, starts = self._random_frames(generator), None, None
+        if sequence:
+            instead = self._neighbours(index, sequence[0])
+            is_mirrored, starts = self._is_mirrored(epoch, sequence[0]), index == sequence[0]
         bad: list[int] = []
         last_error: DataError | None = None
-        for _ in range(_MAX_REDRAWS):
+        for chosen in itertools.islice(itertools.chain((index,), instead), _MAX_REDRAWS):
             try:
-                if self.skip_empty:
-                    index = self._filled(index, generator)
-                return replace(self.load(index, generator), bad_frames=tuple(bad))
+                if self.skip_empty and not sequence:
+                    chosen = self._filled(chosen, generator)
+                sample = self.load(chosen, generator, is_mirrored)
+                return replace(sample, bad_frames=tuple(bad), starts=starts)
             except DataError as error:
-                logger.warning('skipped %s: %s', self.describe(index), error)
-                bad.append(index)
+                logger.warning('skipped %s: %s', self.describe(chosen), error)
+                bad.append(chosen)
                 last_error = error
-                index = int(generator.integers(len(self.frames)))
-        raise DataError(
-            f'{len(set(bad))} of {_MAX_REDRAWS} frames are unreadable; last: {last_error}'
-        )
+        raise DataError(f'{len(set(bad))} of {len(bad)} frames are unreadable; last: {last_error}')
 
 
 class BadFrames:
@@ -357,7 +404,7 @@ def init_worker(_: int) -> None:
 
 def make_loader(
     dataset: MapDataset,
-    batches: Sampler[list[tuple[int, int]]],
+    batches: Sampler[list[tuple[int, int]]] | Sampler[list[SequenceKey]],
     *,
     num_workers: int = 0,
     pin_memory: bool = False,

@@ -66,6 +66,46 @@ def cut_at_random(drive: range, num_splits: int, generator: np.random.Generator)
     return [drive[a:b] for a, b in itertools.pairwise([0, *cuts, len(drive)])]
 
 
+def spread_drives(drives: Sequence[range], max_frames: int) -> list[int]:
+    """Choose whole drives, spread evenly, for so many frames; the last one is cut short.
+
+    Args:
+        drives: indices of the frames of every drive, by time.
+        max_frames: frames wanted.
+
+    Returns:
+        Indices of at most that many frames, drive after drive.
+    """
+    chosen: list[int] = []
+    for count in range(1, len(drives) + 1):
+        numbers = np.linspace(0, len(drives) - 1, count).round().astype(int).tolist()
+        chosen = [index for number in numbers for index in drives[number]]
+        if len(chosen) >= max_frames:
+            break
+    return chosen[:max_frames]
+
+
+class DriveStreams(Sampler[list[SequenceKey]]):
+    """Every frame once, one drive after the other, one frame at a time; for validation.
+
+    Args:
+        drives: indices of the frames of every drive, by time.
+    """
+
+    def __init__(self, drives: Sequence[range]) -> None:
+        self.drives = tuple(drives)
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return sum(len(drive) for drive in self.drives)
+
+    def __iter__(self) -> Iterator[list[SequenceKey]]:
+        """Yield batches of one."""
+        for drive in self.drives:
+            for key in _keys(0, drive):
+                yield [key]
+
+
 class SequenceBatches(Sampler[list[SequenceKey]]):
     """An endless stream of batches whose rows follow drives, cut at any step and over processes.
 

@@ -11,6 +11,7 @@ import yaml
 
 from gsmap_core.config import build_dataclass, config_path, read_yaml, to_plain
 from gsmap_core.data.augmentation import AugmentationConfig
+from gsmap_core.data.sequences import SequenceConfig
 from gsmap_core.errors import ConfigError
 
 #: Dotted keys and YAML texts.
@@ -49,19 +50,23 @@ class TrainConfig:
         seed: of initialisation, order and augmentation.
         eval_interval_steps: steps between evaluations; 0: only at the end.
         eval_interval_epochs: the same in epochs; replaces `eval_interval_steps`.
-        eval_max_frames: validation frames used, spread evenly; None: all.
+        eval_max_frames: validation frames used, spread evenly (with temporal fusion: whole drives,
+            the last one cut short); None: all.
         eval_frame_stride: evaluate on every n-th frame.
         eval_metrics: what an evaluation computes; `chamfer` always, because the best checkpoint is
             chosen by it, and `raster` where it is listed.
-        eval_batch_size: samples per forward pass of an evaluation.
+        eval_batch_size: samples per forward pass of an evaluation; with temporal fusion every
+            drive is a stream, one frame at a time.
         log_interval_steps: steps between lines of the log.
         checkpoint_interval_min: time between checkpoints [min].
         workers: loader processes; 0: load in the training process.
         cache_gb: memory for prepared pictures [GiB].
         frame_stride: train on every n-th frame.
-        skip_empty: a frame without any element is replaced by another one drawn at random.
+        skip_empty: a single frame without any element is replaced by another one drawn at random;
+            in a sequence it stays.
         max_skipped_steps: steps without finite gradient in a row that end the training.
         augmentation: random changes to the samples.
+        sequences: how models with temporal fusion are trained; looked at with those only.
 
     Raises:
         ConfigError: not exactly one of `steps` and `epochs`, both `total_batch_size` and
@@ -104,6 +109,7 @@ class TrainConfig:
     skip_empty: bool = False
     max_skipped_steps: int = 20
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    sequences: SequenceConfig = field(default_factory=SequenceConfig)
 
     def __post_init__(self) -> None:
         """Check the values that would fail late or silently."""

@@ -5,7 +5,8 @@
   environment.json   versions and machine
   metrics.jsonl      one JSON object per log interval and per evaluation
   tensorboard/       the same as curves
-  last.pt            everything needed to continue
+  last.pt            everything needed to continue, together with
+  streams/           what is remembered of running sequences, one file per process
   best.safetensors   averaged weights with the best validation score so far
   model.safetensors  what the finished training ships
 """
@@ -25,6 +26,7 @@ import cv2
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 
 import gsmap_core
 from gsmap_core.config import ModelConfig, model_config_from_dict, read_yaml, to_plain
@@ -144,6 +146,10 @@ class RunDirectory:
         """State to resume from."""
         return self.path / 'last.pt'
 
+    def streams_path(self, step: int, rank: int) -> Path:
+        """Memory of the sequences that a process was in after a step."""
+        return self.path / 'streams' / f'{step:09d}-{rank:04d}.pt'
+
     @property
     def best_path(self) -> Path:
         """Checkpoint with the best validation score."""
@@ -160,13 +166,13 @@ class RunDirectory:
         return self.path / 'metrics.jsonl'
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Write the state to resume from, atomically."""
-        temporary = self.state_path.with_name('last.pt.tmp')
-        with open(temporary, 'wb') as file:
-            torch.save({'version': STATE_VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.state_path)
+        """Write the state to resume from, atomically; then older `streams` are not needed."""
+        _save_atomically({'version': STATE_VERSION, **state}, self.state_path)
+        # Other processes may already be writing those of a later step.
+        first_kept = state['step'] + (state['streams'] is None)
+        for path in (self.path / 'streams').glob('*'):
+            if path.name < self.streams_path(first_kept, 0).name:
+                path.unlink(missing_ok=True)
 
     def load_state(self) -> dict[str, Any]:
         """Read the state to resume from.
@@ -174,17 +180,27 @@ class RunDirectory:
         Raises:
             TrainingError: the file is damaged or of another version.
         """
-        try:
-            state = torch.load(self.state_path, map_location='cpu', weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise TrainingError(
-                f"'{self.state_path}' cannot be read ({error}); start a new training"
-            ) from error
+        state = _load(self.state_path)
         if not isinstance(state, dict) or state.get('version') != STATE_VERSION:
             raise TrainingError(
                 f"'{self.state_path}' is no training state of version {STATE_VERSION}; start anew"
             )
         return state
+
+    def save_streams(self, step: int, rank: int, states: list[dict[str, Tensor]]) -> None:
+        """Write what one process remembers of its sequences, before `save_state` of that step."""
+        path = self.streams_path(step, rank)
+        path.parent.mkdir(exist_ok=True)
+        _save_atomically(states, path)
+
+    def load_streams(self, step: int, rank: int) -> list[dict[str, Tensor]]:
+        """Read what `save_streams` wrote.
+
+        Raises:
+            TrainingError: the file is missing or damaged.
+        """
+        states: list[dict[str, Tensor]] = _load(self.streams_path(step, rank))
+        return states
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Append numbers to the log and to TensorBoard (nested ones as `group/name`)."""
@@ -218,6 +234,22 @@ class RunDirectory:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _save_atomically(value: Any, path: Path) -> None:
+    temporary = path.with_name(path.name + '.tmp')
+    with open(temporary, 'wb') as file:
+        torch.save(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise TrainingError(f"'{path}' cannot be read ({error}); start a new training") from error
 
 
 def _step_of(line: str) -> float:

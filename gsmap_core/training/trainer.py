@@ -20,9 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from gsmap_core.config import to_plain
-from gsmap_core.data.loading import BadFrames, Batch, MapDataset, make_loader
+from gsmap_core.data.loading import BadFrames, Batch, MapDataset
 from gsmap_core.data.published_augmentation import draw_grid_mask
-from gsmap_core.data.sampling import ResumableSampler
 from gsmap_core.errors import TrainingError
 from gsmap_core.images import FrameBatch
 from gsmap_core.losses.criterion import Criterion
@@ -34,6 +33,7 @@ from gsmap_core.training.precision import autocast
 from gsmap_core.training.progress import Feed, Window
 from gsmap_core.training.run_directory import RunDirectory, RunInfo
 from gsmap_core.training.schedule import build_optimizer, lr_factor, set_learning_rate
+from gsmap_core.training.streams import Streams, first_sequence_step, training_batches
 from gsmap_core.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,9 @@ class Trainer:
         self.accumulation = self.recipe.accumulation(processes.count)
         self.steps_per_epoch = self.recipe.steps_per_epoch(*size)
         self.total_steps = self.recipe.total_steps(*size)
+        self.first_sequence_step = first_sequence_step(self.config, self.recipe, self.total_steps)
         self.eval_steps = self.recipe.eval_steps(*size)
+        self.streams = Streams(self.recipe, processes)
         self.bad_frames = BadFrames(train_data)
         self.step = 0
         self.samples = 0
@@ -139,25 +141,18 @@ class Trainer:
             DataError: too many unreadable frames.
         """
         recipe, processes = self.recipe, self.processes
-        sampler = ResumableSampler(
-            len(self.train_data),
-            recipe.batch_size,
-            recipe.seed,
-            self.samples,
-            processes.rank,
-            processes.count,
-        )
-        loader = make_loader(
+        batches = training_batches(
             self.train_data,
-            sampler,
-            num_workers=recipe.workers,
-            pin_memory=processes.device.type == 'cuda',
+            recipe,
+            processes,
+            step=self.step,
+            samples=self.samples,
+            first_sequence_step=self.first_sequence_step,
         )
         started = last_saved = time.monotonic()
         limit_s = math.inf if max_minutes is None else 60.0 * max_minutes
         window = Window()
         loss = math.nan
-        batches = iter(loader)
         bar = tqdm(
             total=self.total_steps, initial=self.step, desc='training', disable=not self.progress
         )
@@ -178,7 +173,7 @@ class Trainer:
                     self._evaluate()
                 stopping = processes.any(time.monotonic() - started > limit_s or stop_requested())
                 minutes = (time.monotonic() - last_saved) / 60.0
-                if minutes > recipe.checkpoint_interval_min:
+                if processes.any(minutes > recipe.checkpoint_interval_min):
                     self._save()
                     last_saved = time.monotonic()
         finally:
@@ -232,7 +227,8 @@ class Trainer:
             factor *= recipe.loss_scale
         with self._averaging(part):
             with autocast(processes.device, recipe.precision):
-                output = self.wrapped(frames)
+                output = self.wrapped(frames, self.streams.before(part, batch))
+            self.streams.after(part, batch, output.state)
             losses = self.criterion(output, targets)
             total = torch.stack(list(losses.values())).sum()
             (total * factor).backward()
@@ -265,11 +261,13 @@ class Trainer:
         self.skipped_steps += 1
         self._skipped_in_row += 1
         logger.warning('step %d: gradient is not finite, step skipped', self.step)
-        # The forward pass may have carried the same numbers into the running statistics.
+        # The forward pass may have carried the same numbers into the running statistics, and into
+        # what is remembered of the sequences.
         healthy = dict(self.ema.model.named_buffers())
         for name, buffer in self.model.named_buffers():
             if buffer.is_floating_point() and not bool(torch.isfinite(buffer).all()):
                 buffer.copy_(healthy[name])
+        self.streams.forget()
         if self._skipped_in_row >= self.recipe.max_skipped_steps:
             raise TrainingError(
                 f'{self._skipped_in_row} steps in a row had no finite gradient (up to step '
@@ -331,6 +329,7 @@ class Trainer:
                     'chamfer': _json(result.chamfer.to_dict()),
                 }
                 save_checkpoint(self.run_directory.best_path, self.ema.model, metadata)
+        if self.val_data is not None:
             self._save()
         self.processes.barrier()
 
@@ -338,6 +337,7 @@ class Trainer:
         """Evaluate for the last time and write the checkpoint that is shipped."""
         if not self.eval_steps or self.step % self.eval_steps:
             self._evaluate()
+        self.streams.forget()
         if self.processes.is_main:
             if self.best_score is not None:
                 shutil.copyfile(self.run_directory.best_path, self.run_directory.model_path)
@@ -364,7 +364,9 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        """Write the state to resume from."""
+        """Write the state to resume from; all processes at the same step."""
+        streams = self.streams.save(self.run_directory, self.step)
+        self.processes.barrier()
         if self.processes.is_main:
             self.run_directory.save_state(
                 {
@@ -379,6 +381,7 @@ class Trainer:
                     'skipped_steps': self.skipped_steps,
                     'num_frames': len(self.train_data),
                     'total_steps': self.total_steps,
+                    'streams': streams,
                 }
             )
 
@@ -405,6 +408,7 @@ class Trainer:
         self.step, self.samples = state['step'], state['samples']
         self.best_score, self.best_step = state['best_score'], state['best_step']
         self.trained_s, self.skipped_steps = state['trained_s'], state['skipped_steps']
+        self.streams.load(self.run_directory, self.step, state.get('streams'))
         if self.processes.is_main:
             self.run_directory.forget_after(self.step)
         logger.info('resumed at step %d of %d', self.step, self.total_steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from gsmap_core.config import ModelConfig
 from gsmap_core.data.loading import MapDataset, make_loader
 from gsmap_core.data.sampling import SequentialBatches
+from gsmap_core.data.sequences import DriveStreams
 from gsmap_core.evaluation.chamfer import ChamferEvaluator, ChamferResult
 from gsmap_core.evaluation.raster import RasterEvaluator, RasterResult
 from gsmap_core.losses.criterion import Criterion
@@ -53,12 +55,15 @@ def validate(
 ) -> ValidationResult:
     """Predict every frame of a dataset and score it.
 
+    A model with temporal fusion goes through every drive in time order, one frame at a time as on
+    the vehicle, and forgets everything at the end of it.
+
     Args:
         model: an `OnlineMapper`; put into eval mode here and left there.
         dataset: validation frames without augmentation.
         config: of the model.
         device: where the model is.
-        batch_size: samples per forward pass.
+        batch_size: samples per forward pass, for models without temporal fusion.
         precision: `fp32`, `bf16` or `fp16`.
         progress: show a bar on stderr.
         metrics: `chamfer`, which is always computed, and `raster`.
@@ -67,15 +72,22 @@ def validate(
     criterion = Criterion(config).to(device)
     evaluator = ChamferEvaluator(config.categories, num_dims=config.decoder.num_dims)
     raster = RasterEvaluator(config.categories) if 'raster' in metrics else None
-    loader = make_loader(dataset, SequentialBatches(len(dataset), batch_size))
+    keys: Any = SequentialBatches(len(dataset), batch_size)
+    if config.has_fusion:
+        keys = DriveStreams(dataset.drive_frames)
+    loader = make_loader(dataset, keys)
+    state = None
     sums: dict[str, float] = {}
     for batch in tqdm(loader, desc='validation', disable=not progress, leave=False):
         truths = [dataset.ground_truth(index) for index in batch.indices]
         with autocast(device, precision):
+            is_continued = batch.starts is not None and not bool(batch.starts[0])
             output = model(
                 batch.frame_batch(config.image, device),
+                state if is_continued else None,
                 instance_masks=config.losses.has_instance_masks,
             )
+        state = output.state
         losses = criterion(output, [target.to(device) for target in batch.targets])
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + float(loss) * len(batch)

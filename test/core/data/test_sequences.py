@@ -1,12 +1,26 @@
-"""Sequences for training: cuts, slots, processes, resuming."""
+"""Sequences: cuts, slots, processes, resuming; and samples along one."""
 
 import itertools
+import logging
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from helpers.fake_drives import FakeDrive, micro_config
+from helpers.painted_drive import PAINT, PaintedDrive
 
-from gsmap_core.data.sequences import SequenceBatches, SequenceConfig, cut_at_random
+from gsmap_core.config import FusionConfig
+from gsmap_core.data.augmentation import AugmentationConfig
+from gsmap_core.data.loading import MapDataset, collate, make_loader
+from gsmap_core.data.sequences import (
+    DriveStreams,
+    SequenceBatches,
+    SequenceConfig,
+    cut_at_random,
+    spread_drives,
+)
 from gsmap_core.errors import ConfigError, DataError
 
 DRIVES = [range(0, 11), range(11, 18), range(18, 20), range(20, 21), range(21, 34)]
@@ -110,3 +124,114 @@ def test_impossible_values_are_refused():
         SequenceBatches([range(0), range(0)], 1)
     steps = [SequenceConfig(single_frame_share=s).first_sequence_step(40) for s in (0, 0.5, 1)]
     assert steps == [0, 20, 40]
+
+
+CONFIG = replace(micro_config(), fusion=FusionConfig(kind='streaming'))
+
+
+def line_in_map(sample):
+    """Return the 20 target points of the divider in the map frame [m]."""
+    xy = CONFIG.grid.unit_to_metres(sample.targets.points[0].numpy())
+    points = np.concatenate([xy, np.zeros((20, 1)), np.ones((20, 1))], axis=1)
+    return points @ sample.map_from_base.numpy().T
+
+
+def seen_dot(sample, drive):
+    """Return the brightest colour of each picture where the dot must be; None: out of sight."""
+    inverse = np.linalg.inv(sample.map_from_base.numpy())
+    in_ego = inverse @ [*drive.dot, 1.0]
+    colours = []
+    for picture, matrix in zip(sample.pictures.numpy(), sample.pixels_from_ego, strict=True):
+        column, row, depth, _ = matrix.numpy() @ in_ego
+        if depth > 0.5:
+            at = round(row / depth), round(column / depth)
+            if 1 <= at[0] < 31 and 1 <= at[1] < 55:
+                colours.append(picture[at])
+    return colours
+
+
+def test_the_world_stays_in_place_along_an_augmented_sub_sequence():
+    """Ground truth and paint lie at the same place of the map in mirrored and plain sequences."""
+    drive = PaintedDrive(8)
+    changes = AugmentationConfig(photometric=0.0, camera_drop=0.3, mirror=0.5)
+    data = MapDataset([drive], CONFIG, changes, seed=1)
+    mirrored = set()
+    num_seen = 0
+    for epoch, (first, end) in itertools.product(range(6), ((0, 3), (3, 8))):
+        samples = [data[epoch, index, first] for index in range(first, end)]
+        assert [sample.starts for sample in samples] == [True] + [False] * (end - first - 1)
+        flips = {float(torch.linalg.det(sample.map_from_base)) for sample in samples}
+        mirrored.add((min(flips) < 0, max(flips) < 0))
+        for sample in samples:
+            points = line_in_map(sample)
+            # On the line of the world (some of its points lie beyond the range).
+            on_line = np.interp(points[:, 0], drive.line[:, 0], drive.line[:, 1])
+            np.testing.assert_allclose(points[:, 1], on_line, atol=0.06)
+            colours = seen_dot(sample, drive)
+            num_seen += len(colours)
+            for colour in colours:
+                np.testing.assert_allclose(colour, PAINT, atol=12)
+    assert mirrored == {(False, False), (True, True)}
+    assert num_seen > 20
+
+
+def test_single_frames_are_mirrored_each_by_itself():
+    data = MapDataset([PaintedDrive(8)], CONFIG, AugmentationConfig(photometric=0.0), seed=1)
+    samples = [data[0, index] for index in range(8)]
+    assert {sample.starts for sample in samples} == {None}
+    assert collate(samples).starts is None
+    assert len({bool(torch.linalg.det(s.map_from_base) < 0) for s in samples}) == 2
+
+
+def test_batches_say_which_rows_start_anew_with_any_number_of_workers():
+    data = MapDataset([PaintedDrive(5), PaintedDrive(4, 1)], CONFIG, seed=2)
+    assert data.drive_frames == [range(0, 5), range(5, 9)]
+    sampler = SequenceBatches(data.drive_frames, 2, seed=2)
+    expected = take(sampler, 8)
+    for workers in (0, 2):
+        batches = list(itertools.islice(make_loader(data, sampler, num_workers=workers), 8))
+        for batch, keys in zip(batches, expected, strict=True):
+            assert batch.indices == tuple(index for _, index, _ in keys)
+            assert batch.starts.tolist() == [index == first for _, index, first in keys]
+
+
+def test_unreadable_frames_are_replaced_by_their_neighbours_in_time(caplog):
+    broken = PaintedDrive(9, broken=(0, 4, 5))
+    data = MapDataset([PaintedDrive(2, 1), broken, PaintedDrive(2, 2)], CONFIG)
+    with caplog.at_level(logging.WARNING):
+        found = [data[0, 2 + index, 5] for index in range(3, 9)]
+    assert [sample.index - 2 for sample in found] == [3, 3, 3, 6, 7, 8]
+    assert [sample.bad_frames for sample in found[:3]] == [(), (6,), (7, 6)]
+    # The pose is that of the frame that stands in.
+    torch.testing.assert_close(found[2].map_from_base, torch.from_numpy(broken.pose(3)))
+    first = data[0, 2, 2]
+    assert first.index == 3 and first.starts
+    hopeless = MapDataset([PaintedDrive(2, broken=(0, 1)), PaintedDrive(3, 1)], CONFIG)
+    with pytest.raises(DataError, match='2 of 2 frames are unreadable'):
+        hopeless[0, 1, 0]
+
+
+def test_empty_frames_stay_in_a_sequence():
+    class Sparse(PaintedDrive):
+        def ground_truth(self, index):
+            full = super().ground_truth(index)
+            return full if index == 2 else replace(full, elements=())
+
+    data = MapDataset([Sparse(4)], CONFIG, skip_empty=True)
+    assert [data[0, index].index for index in range(4)] == [2] * 4
+    assert [data[0, index, 0].index for index in range(4)] == [0, 1, 2, 3]
+
+
+def test_validation_keeps_whole_drives():
+    drives = [FakeDrive(6, seed, speed_m=1.0) for seed in range(5)]
+    few = MapDataset(drives, CONFIG, max_frames=14)
+    numbers = [number for number, _ in few.frames]
+    assert numbers == [0] * 6 + [2] * 6 + [4] * 2
+    assert [index for _, index in few.frames] == [*range(6), *range(6), 0, 1]
+    assert spread_drives([range(3)], 9) == [0, 1, 2]
+    thinned = MapDataset(drives, CONFIG, stride=2, max_frames=4).frames
+    assert thinned == [(0, 0), (0, 2), (0, 4), (4, 0)]
+    keys = [key for batch in DriveStreams(few.drive_frames) for key in batch]
+    assert [index for _, index, _ in keys] == list(range(14))
+    assert [index for _, index, first in keys if index == first] == [0, 6, 12]
+    assert len(DriveStreams(few.drive_frames)) == 14

@@ -7,8 +7,9 @@ import pytest
 import torch
 from helpers.fake_drives import FakeDrive, micro_config
 
-from gsmap_core.config import config_path, load_model_config
+from gsmap_core.config import FusionConfig, config_path, load_model_config
 from gsmap_core.data.loading import MapDataset
+from gsmap_core.data.sequences import SequenceConfig
 from gsmap_core.models.backbone import ResNet
 from gsmap_core.training.distributed import Processes
 from gsmap_core.training.recipe import load_recipe, with_steps
@@ -19,7 +20,7 @@ from gsmap_core.training.trainer import Trainer
 NAMES = sorted(path.stem for path in config_path('train', 'synthetic_tiny').parent.glob('*.yaml'))
 ALONE = Processes(0, 1, torch.device('cpu'))
 #: dataset, epochs, samples per GPU, in all, peak rate, warm-up, largest gradient
-#: (reference-models.md, 1.1, 1.14, 2, 2.6, 4 and 9.1).
+#: (reference-models.md, 1.1, 1.14, 2, 2.6, 4, 9.1 and 9.2).
 PUBLISHED = {
     'maptr_nuscenes': ('nuscenes', 24, 4, 32, 6e-4, 500, 35),
     'maptr_nuscenes_110e': ('nuscenes', 110, 4, 32, 6e-4, 500, 35),
@@ -34,7 +35,18 @@ PUBLISHED = {
     'gsmap_nuscenes_110e': ('nuscenes', 110, 2, 16, 6e-4, 500, 35),
     'gsmap_av2': ('argoverse2', 6, 2, 16, 6e-4, 200, 35),
     'gsmap_v2_nuscenes': ('nuscenes', 24, 2, 16, 6e-4, 500, 35),
+    'interactionmap_nuscenes': ('nuscenes', 24, 4, 32, 6e-4, 500, 35),
+    'interactionmap_nuscenes_110e': ('nuscenes', 110, 4, 32, 6e-4, 500, 35),
+    'interactionmap_av2_2hz': ('argoverse2', 30, 4, 32, 6e-4, 200, 35),
+    'interactionmap_av2_10hz': ('argoverse2', 6, 4, 32, 6e-4, 200, 35),
+    'interactionmap_av2_3d': ('argoverse2', 6, 4, 32, 6e-4, 200, 35),
+    'gsmap_live_nuscenes': ('nuscenes', 24, 4, 32, 6e-4, 500, 35),
+    'gsmap_live_nuscenes_110e': ('nuscenes', 110, 4, 32, 6e-4, 500, 35),
+    'gsmap_live_av2_2hz': ('argoverse2', 30, 4, 32, 6e-4, 200, 35),
+    'gsmap_live_av2_10hz': ('argoverse2', 6, 4, 32, 6e-4, 200, 35),
 }
+#: Temporal models; three parts per drive, half of the epochs without (reference-models.md, 9.2).
+SEQUENCES = [name for name in PUBLISHED if name.startswith(('interactionmap', 'gsmap_live'))]
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
@@ -50,26 +62,42 @@ def test_recipes_say_what_was_published(name):
     assert (recipe.lr_schedule, recipe.warmup_factor) == ('epoch', pytest.approx(1 / 3))
     assert (recipe.min_lr_factor, recipe.ema_decay, recipe.skip_empty) == (1e-3, 0.0, True)
     assert (recipe.precision, recipe.loss_scale, recipe.seed) == ('fp16', 512.0, 0)
-    # Argoverse 2 is trained at 10 Hz and validated at 2.5 Hz.
+    # Argoverse 2 is trained at 10 Hz and validated at 2.5 Hz, or both at 2 Hz.
     strides = (recipe.frame_stride, recipe.eval_frame_stride)
-    assert strides == ((1, 4) if recipe.dataset == 'argoverse2' else (1, 1))
+    on_av2 = (5, 5) if '2hz' in name else (1, 4)
+    assert strides == (on_av2 if recipe.dataset == 'argoverse2' else (1, 1))
     changes = recipe.augmentation
     ranges = (changes.brightness, changes.contrast, changes.saturation, changes.hue_deg)
     assert ranges == (32.0, 0.5, 0.5, 18.0)
     assert (changes.photometric, changes.colours, changes.swap_channels) == (0.5, 'hsv', True)
     assert (changes.batch_grid_mask, changes.mirror, changes.camera_drop) == (0.7, 0.0, 0.0)
     # Only MapTR on nuScenes changes colours before it resizes.
-    on_maptr = recipe.dataset == 'nuscenes' and 'v2' not in name
+    on_maptr = recipe.dataset == 'nuscenes' and 'v2' not in name and name not in SEQUENCES
     assert changes.colours_at == ('recorded' if on_maptr else 'prepared')
 
 
 def test_every_published_recipe_is_listed_above():
-    assert set(NAMES) - set(PUBLISHED) == {'synthetic_mini', 'synthetic_tiny'}
+    own = {f'synthetic_{size}{kind}' for size in ('mini', 'tiny') for kind in ('', '_sequences')}
+    assert set(NAMES) - set(PUBLISHED) == own
+
+
+@pytest.mark.parametrize('name', [*SEQUENCES, 'synthetic_mini_sequences'])
+def test_recipes_with_sequences(name):
+    recipe = load_recipe(name)
+    assert recipe.sequences == SequenceConfig(num_splits=3, single_frame_share=0.5)
+    total = recipe.total_steps(28130, 8)
+    first = recipe.sequences.first_sequence_step(total)
+    if recipe.epochs is not None:
+        assert first == pytest.approx(recipe.epochs / 2 * recipe.steps_per_epoch(28130, 8), abs=1)
+    assert first == round(total / 2)
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_two_steps_of_each_recipe(tmp_path, name):
-    """The recipe's own values; only sizes and what waits for long are those of a test."""
+    """The recipe's own values; only sizes and what waits for long are those of a test.
+
+    With a temporal model the second of them is a step of sequences.
+    """
     recipe = load_recipe(name)
     total = None if recipe.total_batch_size is None else 2
     recipe = replace(
@@ -80,9 +108,11 @@ def test_two_steps_of_each_recipe(tmp_path, name):
         workers=0,
         cache_gb=min(recipe.cache_gb, 0.001),
     )
-    config = micro_config()
+    config, is_temporal = micro_config(), name in SEQUENCES or 'sequences' in name
+    if is_temporal:
+        config = replace(config, fusion=FusionConfig(kind='keyframe_streaming'))
     data = MapDataset(
-        [FakeDrive(4)],
+        [FakeDrive(4 * recipe.frame_stride, speed_m=1.0)],
         config,
         recipe.augmentation,
         seed=recipe.seed,
@@ -92,6 +122,7 @@ def test_two_steps_of_each_recipe(tmp_path, name):
     )
     info = RunInfo(config, recipe)
     trainer = Trainer(info, data, None, RunDirectory.create(tmp_path, name, info), ALONE)
+    assert trainer.first_sequence_step == (1 if is_temporal else 2)
     before = {k: v.detach().clone() for k, v in trainer.model.named_parameters()}
     assert trainer.run().is_finished
     lines = trainer.run_directory.metrics()

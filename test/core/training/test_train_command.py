@@ -1,5 +1,6 @@
 """`gsmap train` on a bag: from the command line to a checkpoint, alone and with two processes."""
 
+import itertools
 import json
 import logging
 import os
@@ -10,14 +11,17 @@ import time
 import pytest
 import torch
 import yaml
-from helpers.fake_drives import FakeDrive, FakeRecording, micro_config
+from helpers.fake_drives import FakeDrive, micro_config
+from helpers.painted_drive import PosedRecording
 
 from gsmap_core.cli import main
 from gsmap_core.config import to_plain
 from gsmap_core.data.bag import write_bag
+from gsmap_core.data.sequences import SequenceBatches
 from gsmap_core.models.checkpoint import load_checkpoint, save_checkpoint
 from gsmap_core.models.mapper import OnlineMapper
 
+STREAMING = ['model.fusion.kind=keyframe_streaming']
 QUICK = ['batch_size=2', 'log_interval_steps=1', 'workers=0', 'cache_gb=0.01', 'warmup_steps=1']
 
 
@@ -26,7 +30,8 @@ def data(tmp_path_factory):
     """A folder with two bags and a model configuration."""
     folder = tmp_path_factory.mktemp('train')
     for seed in range(2):
-        write_bag(FakeRecording(FakeDrive(4, seed)), folder / 'bags' / f'drive{seed}')
+        drive = FakeDrive(4, seed, speed_m=2.0)
+        write_bag(PosedRecording(drive), folder / 'bags' / f'drive{seed}')
     values = to_plain(micro_config())
     (folder / 'micro.yaml').write_text(yaml.safe_dump(values))
     return folder
@@ -97,9 +102,11 @@ def losses_of(run):
 
 
 def test_killed_training_loses_nothing_that_was_saved(data, tmp_path):
+    """Killed in the middle of sequences; what it had done beyond the last state comes again."""
     command = [sys.executable, '-m', 'gsmap_core.cli.main']
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     quick = arguments(data, tmp_path, '--steps', '200') + ['checkpoint_interval_min=0']
+    quick += [*STREAMING, 'sequences.single_frame_share=0']
     process = subprocess.Popen([*command, *quick], env=environment, stderr=subprocess.DEVNULL)
     run = tmp_path / 'micro-000'
     deadline = time.monotonic() + 120
@@ -113,7 +120,8 @@ def test_killed_training_loses_nothing_that_was_saved(data, tmp_path):
         process.wait()
     state = torch.load(run / 'last.pt', weights_only=True)
     assert 1 <= state['step'] < 200
-    before = {step: loss for step, loss in losses_of(run).items() if step <= state['step']}
+    logged = losses_of(run)
+    before = {step: loss for step, loss in logged.items() if step <= state['step']}
     resume = ['train', '--resume', str(run), '--device', 'cpu', '--no-progress']
     again = [*command, *resume, '--max-minutes', '1e-6']
     done = subprocess.run(again, capture_output=True, text=True, timeout=120, env=environment)
@@ -122,6 +130,8 @@ def test_killed_training_loses_nothing_that_was_saved(data, tmp_path):
     after = losses_of(run)
     assert list(after) == list(range(1, state['step'] + 2))
     assert {step: after[step] for step in before} == before
+    last = state['step'] + 1
+    assert after[last] == logged.get(last, after[last])
 
 
 @pytest.mark.parametrize(
@@ -146,43 +156,86 @@ def test_missing_options_are_named(tmp_path, capsys):
     assert '--steps cannot be changed' in capsys.readouterr().err
 
 
+RANKS = """
+import json, os, sys, torch
+from contextlib import nullcontext
+from gsmap_core.cli import main
+from gsmap_core.training import distributed
+from gsmap_core.training.trainer import Trainer
+
+rank, seen = os.environ['RANK'], []
+save, frames, run = Trainer._save, Trainer._frames, Trainer.run
+
+def saved(self):
+    save(self)
+    torch.save(self.model.state_dict(), self.run_directory.path / f'rank{rank}')
+
+def watched(self, batch, part):
+    starts = None if batch.starts is None else batch.starts.tolist()
+    seen.append([self.step, part, list(batch.indices), starts])
+    return frames(self, batch, part)
+
+Trainer._save, Trainer._frames = saved, watched
+folder, arguments = sys.argv[1], sys.argv[2:]
+resume = ['train', '--resume', f'{folder}/again-000', '--device', 'cpu', '--no-progress', '--json']
+with distributed.joined_processes('cpu') as processes:
+    # One group of processes for all three commands.
+    distributed.joined_processes = lambda _: nullcontext(processes)
+    code = main.main(arguments)
+    with open(f'{folder}/seen{rank}.json', 'w') as file:
+        json.dump(seen, file)
+    Trainer.run = lambda self, **_: run(self, stop_requested=lambda: self.step == 15)
+    code += main.main([*arguments, '--name', 'again'])
+    Trainer.run = run
+    code += main.main(resume)
+sys.exit(code)
+"""
+
+
 def test_two_gloo_processes_train_the_same_model(data, tmp_path):
     """Launched by torchrun: both ranks end with the same weights, and the loss falls.
 
-    Two forward passes per step, so that gradients are averaged after the second one only. Each of
-    them draws which parts of the relations it uses.
+    Two forward passes per step, so that gradients are averaged after the second one only; each of
+    them draws which parts of the relations it uses. Single frames, then sequences. Stopped among
+    the sequences and resumed, all comes out the same.
     """
     script = tmp_path / 'ranks.py'
-    script.write_text(
-        'import os, sys, torch\n'
-        'from gsmap_core.cli import main\n'
-        'from gsmap_core.training.trainer import Trainer\n'
-        'finish = Trainer._save\n'
-        'def save(self):\n'
-        '    finish(self)\n'
-        f'    torch.save(self.model.state_dict(), r"{tmp_path}/rank" + os.environ["RANK"])\n'
-        'Trainer._save = save\n'
-        'sys.exit(main.main(sys.argv[1:]))\n'
-    )
+    script.write_text(RANKS)
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
-    command += ['--master-port', str(20000 + os.getpid() % 10000), str(script)]
+    command += ['--master-port', str(20000 + os.getpid() % 10000), str(script), str(tmp_path)]
     command += arguments(data, tmp_path, '--steps', '20')
     command += ['augmentation.photometric=0', 'augmentation.mirror=0', 'total_batch_size=8']
     switches = ('coordinates', 'score_rank_chamfer', 'ping_pong')
     command += [f'model.decoder.relation.{name}=true' for name in switches]
+    command += STREAMING
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout.strip().splitlines()[-1])
-    assert report['finished'] and report['step'] == 20
-    ranks = [torch.load(tmp_path / f'rank{r}', weights_only=True) for r in (0, 1)]
+    reports = [json.loads(line) for line in done.stdout.strip().splitlines()]
+    assert [(report['finished'], report['step']) for report in reports] == [
+        (True, 20), (False, 15), (True, 20),
+    ]  # fmt: skip
+    runs = [tmp_path / 'micro-000', tmp_path / 'again-000']
+    ranks = [torch.load(run / f'rank{r}', weights_only=True) for run in runs for r in (0, 1)]
     assert 'decoder.relation.instances.0.linear.weight' in ranks[0]
     for name, value in ranks[0].items():
         if 'running' not in name:  # statistics are those of each process until the next step
-            torch.testing.assert_close(ranks[1][name], value, rtol=0, atol=0)
-    run = tmp_path / 'micro-000'
+            for other in ranks[1:]:
+                torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+    assert losses_of(runs[0]) == losses_of(runs[1])
     assert not (tmp_path / 'micro-001').exists()
-    lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    lines = [json.loads(line) for line in (runs[0] / 'metrics.jsonl').read_text().splitlines()]
     losses = [line['loss']['total'] for line in lines]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert lines[-1]['epoch'] == pytest.approx(20 * 8 / 8)
+    # The eight slots of both processes are those of one process with a batch of eight.
+    expected = itertools.islice(SequenceBatches([range(4), range(4, 8)], 8, first_epoch=10), 10)
+    found = {(rank, step, part): [*map(tuple, zip(indices, starts, strict=True))]
+             for rank in (0, 1)
+             for step, part, indices, starts in json.loads(
+                 (tmp_path / f'seen{rank}.json').read_text())
+             if starts is not None}  # fmt: skip
+    assert len(found) == 2 * 10 * 2
+    for step, keys in enumerate(expected, start=10):
+        together = sum((found[rank, step, part] for rank in (0, 1) for part in (0, 1)), [])
+        assert sorted(together) == sorted((index, index == first) for _, index, first in keys)
