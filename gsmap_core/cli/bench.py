@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, str] = {
     'raster': 'time and memory of drawing Gaussians, each way against the plain reference',
     'overhead': 'time of a model at inference against that of its host',
     'evaluate': "time and memory of the metrics on a set as large as a dataset's",
+    'stream': 'time and memory of a frame at the end of a long drive against its beginning',
     'convert': 'megabytes per second from camera images to a bag, beside a plain copy',
 }
 

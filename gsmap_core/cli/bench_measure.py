@@ -124,14 +124,14 @@ def _peak_in_this_process(prepare: Preparation, threads: int) -> int | None:
         ctypes.CDLL(None).malloc_trim(0)
         # Linux: the highest resident size starts anew from the present one.
         Path('/proc/self/clear_refs').write_text('5')
-        before = _status_bytes('VmRSS')
+        before = status_bytes('VmRSS')
         function()
-        return _status_bytes('VmHWM') - before
+        return status_bytes('VmHWM') - before
     except (OSError, AttributeError, ValueError):
         return None
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
     """Return a size that Linux reports about this process.
 
     Raises:

@@ -161,11 +161,11 @@ class TemporalFusion(nn.Module):
             memory = self._warped(state.memory, state.memory_map_from_base, *geometry)
             fused = self._streamed(memory[:, 0], submap, usable[:, 0])
         elif self.stacking is not None:
-            slots = self._chosen_slots(usable, strides)
-            maps = self._warped(
-                _taken(state.memory, slots), _taken(state.memory_map_from_base, slots), *geometry
-            )
-            fused = self._stacked(maps, submap, _taken(usable, slots))
+            memory, poses = state.memory, state.memory_map_from_base
+            if self.training:
+                slots = self._drawn_slots(usable, strides)
+                memory, poses, usable = (_taken(item, slots) for item in (memory, poses, usable))
+            fused = self._stacked(self._warped(memory, poses, *geometry), submap, usable)
         return fused, self._remembered(moved, submap, fused, known, strides)
 
     def _check(self, bev: Tensor, state: FusionState) -> None:
@@ -226,20 +226,21 @@ class TemporalFusion(nn.Module):
             return torch.linalg.vector_norm(here - there[..., :3, 3], dim=-1) / config.stride_m
         return (moved.travelled_m[:, None] - moved.memory_travelled_m) / config.stride_m
 
-    def _chosen_slots(self, usable: Tensor, strides: Tensor) -> Tensor:
-        """Return (B, N_pre) ascending slots to stack, the ones that are not usable first.
+    def _drawn_slots(self, usable: Tensor, strides: Tensor) -> Tensor:
+        """Return (B, N_pre) slots of random candidates, oldest first, not usable ones before them.
 
-        Live the last key frames; in training random candidates not farther back than N_pre
-        strides (InteractionMap, sec. 3.1.2), drawn from torch's generator.
+        In training the previous N_pre maps are drawn (from torch's generator) within N_pre strides
+        (InteractionMap, sec. 3.1.2). Where a fast vehicle left fewer there, the latest ones behind
+        follow: on the vehicle key frames then lie as far apart.
         """
-        config = self.config
-        priority = torch.arange(usable.shape[1], dtype=torch.float64, device=usable.device)
-        if self.training:
-            priority = torch.rand(usable.shape, dtype=torch.float64, device=usable.device)
-            usable = usable & (strides <= config.num_previous + _STRIDE_TOLERANCE)
-        priority = torch.where(usable, priority, -1.0)
-        slots = priority.topk(config.num_previous, dim=1).indices.sort(dim=1).values
-        return slots
+        config, num_slots = self.config, usable.shape[1]
+        near = usable & (strides <= config.num_previous + _STRIDE_TOLERANCE)
+        drawn = torch.rand(usable.shape, dtype=torch.float64, device=usable.device)
+        age = torch.arange(num_slots, dtype=torch.float64, device=usable.device) / num_slots
+        # Near ones at random, then far ones by age, then empty slots.
+        priority = torch.where(near, 2.0 + drawn, torch.where(usable, 1.0 + age, age))
+        chosen: Tensor = priority.topk(config.num_previous, dim=1).indices.sort(dim=1).values
+        return chosen
 
     def _remembered(
         self,

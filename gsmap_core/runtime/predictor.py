@@ -189,6 +189,13 @@ class Predictor:
             travelled_m=float(state.travelled_m[0]),
         )
 
+    @property
+    def state_bytes(self) -> int:
+        """Memory that is carried from frame to frame, of all rows, however long the drive."""
+        if isinstance(self._state, FusionState):
+            return self._state.num_bytes
+        return 0 if self._state is None else self._state.numel() * self._state.element_size()
+
     def reset(self, reason: str = 'requested') -> None:
         """Forget the state between frames, of all rows (a new drive, a jump in time or place).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsmap_core.cli import bench, bench_evaluate, bench_measure, bench_raster
+from gsmap_core.cli import bench, bench_evaluate, bench_measure, bench_raster, bench_stream
 from gsmap_core.cli.main import main
 from gsmap_core.config import RasterLossConfig
 from gsmap_core.errors import ConfigError
@@ -75,6 +76,31 @@ def test_rounds_are_interleaved_and_every_way_is_warmed_up() -> None:
     slow = bench_measure.interleaved_seconds({'sleep': partial(time.sleep, 0.02)}, 1, CPU)
     assert slow['sleep'][0] >= 0.02
     assert bench_measure.median_ratio([2, 8, 9], [1, 2, 9]) == 2
+
+
+def test_stream_reports_segments_of_a_long_drive(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_stream, '_NUM_WARM_FRAMES', 1)
+    arguments = ['bench', 'stream', '--config', 'interactionmap_r_mini', '--pictures', '0']
+    arguments += ['--rate-hz', '2', '--device', 'cpu']
+    assert main([*arguments, '--frames', '6', '--segments', '2', '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['stream']['num_frames'] == 7 and report['stream']['num_resets'] == 0
+    first, last = report['segments']
+    # Two maps of 48 x 60 x 30 numbers, a few poses and counters.
+    assert 2 * 48 * 60 * 30 * 4 < first['state_bytes'] < 2 * 48 * 60 * 30 * 4 + 1000
+    assert report['last_to_first']['state_bytes'] == 1.0
+    assert report['last_to_first']['median_ms'] == last['median_ms'] / first['median_ms']
+    assert '| last : first |' in bench_stream._as_text(report)
+    with pytest.raises(ConfigError, match='expected a multiple'):
+        bench_stream.run(bench_parser([*arguments, '--frames', '5', '--segments', '2']))
+
+
+def bench_parser(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return parser.parse_args(arguments[1:])
 
 
 def test_gaussians_as_initialised_and_as_trained() -> None:

@@ -239,7 +239,7 @@ def test_training_draws_earlier_submaps_at_random_in_range() -> None:
     usable = torch.tensor([[True] * 5, [False, False, True, True, True], [False] * 5])
     strides = torch.tensor([[2.5, 1.5, 1.0, 0.6, 0.2]] * 3, dtype=torch.float64)
     torch.manual_seed(3)
-    drawn = torch.stack([fusion._chosen_slots(usable, strides) for _ in range(300)])
+    drawn = torch.stack([fusion._drawn_slots(usable, strides) for _ in range(300)])
     assert (drawn[..., 0] < drawn[..., 1]).all()
     # Of the first stream, all but the one that is farther back than two strides.
     assert set(drawn[:, 0].flatten().tolist()) == {1, 2, 3, 4}
@@ -247,8 +247,24 @@ def test_training_draws_earlier_submaps_at_random_in_range() -> None:
     pairs = {tuple(pair) for pair in drawn[:, 0].tolist()}
     assert len(pairs) == 6
     torch.manual_seed(3)
-    again = torch.stack([fusion._chosen_slots(usable, strides) for _ in range(300)])
+    again = torch.stack([fusion._drawn_slots(usable, strides) for _ in range(300)])
     assert torch.equal(drawn, again)
+    # Fast: one in range, so the latest one behind it comes along, always.
+    fast = fusion._drawn_slots(usable[:1], 1.6 * torch.arange(5, 0, -1).double()[None])
+    assert fast.tolist() == [[3, 4]]
+
+
+def test_drawn_submaps_are_stacked_like_key_frames() -> None:
+    """With as many candidates as key frames, training has nothing to choose."""
+    options = {'num_previous': 2, 'num_candidates': 2}
+    live = model('keyframe_stacking', **options)
+    trained = model('keyframe_stacking', **options).train()
+    # Only the choice is to be that of training, not the normalisation.
+    for part in trained.children():
+        part.eval()
+    x_m = [0.0, 6.0, 12.0, 13.0, 18.0]
+    for one, other in zip(drive(live, x_m)[0], drive(trained, x_m)[0], strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_candidates_cover_the_range_however_slow() -> None:
