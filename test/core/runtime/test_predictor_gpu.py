@@ -1,4 +1,4 @@
-"""The Predictor answers alike on the CPU and on a GPU, with Gaussians and with history."""
+"""The Predictor answers alike on the CPU and on a GPU, with Gaussians, history and fusion."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.fake_drives import FakeDrive, micro_config
 
-from gsmap_core.config import ModelConfig, PoseConfig
+from gsmap_core.config import FusionConfig, ModelConfig, PoseConfig
 from gsmap_core.geometry.transforms import transform_from_quaternion
 from gsmap_core.models.checkpoint import save_checkpoint
 from gsmap_core.models.mapper import OnlineMapper
@@ -40,8 +40,10 @@ def with_history() -> ModelConfig:
         micro_config(),
         replace(micro_config(), representation='gaussians'),
         with_history(),
+        replace(micro_config(), fusion=FusionConfig(kind='keyframe_streaming')),
+        replace(micro_config(), fusion=FusionConfig(kind='keyframe_stacking', num_wide_blocks=2)),
     ],
-    ids=['points', 'gaussians', 'history'],
+    ids=['points', 'gaussians', 'history', 'keyframe_streaming', 'keyframe_stacking'],
 )
 def test_gpu_equals_cpu_over_a_drive(config: ModelConfig, tmp_path) -> None:
     if not torch.cuda.is_available():
