@@ -85,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
         'stream': vars(predictor.stream_status),
         'segments': segments,
         'last_to_first': {
-            key: segments[-1][key] / segments[0][key]
-            for key, value in segments[0].items()
-            if value
+            key: last / first
+            for (key, first), last in zip(segments[0].items(), segments[-1].values(), strict=True)
+            if first and last
         },
     }
     print(json.dumps(result) if args.json else _as_text(result))
