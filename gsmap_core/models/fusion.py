@@ -143,12 +143,13 @@ class TemporalFusion(nn.Module):
             F_global (F_submap without key frames), (B, C, H, W) float32, and the new state.
 
         Raises:
-            DataError: the state belongs to another number of streams or another model.
+            DataError: the poses have another shape or precision, or the state belongs to another
+                number of streams or another model.
         """
         bev = bev.float()
         if state is None:
             state = self.create_state(len(bev), bev.device)
-        self._check(bev, state)
+        self._check(bev, map_from_base, state)
         known = torch.isfinite(map_from_base).all(-1).all(-1)
         moved = state.moved(map_from_base, known, self.config.odometer_step_m)
         geometry = (moved.map_from_base, ego_from_reference)
@@ -168,7 +169,13 @@ class TemporalFusion(nn.Module):
             fused = self._stacked(self._warped(memory, poses, *geometry), submap, usable)
         return fused, self._remembered(moved, submap, fused, known, strides)
 
-    def _check(self, bev: Tensor, state: FusionState) -> None:
+    def _check(self, bev: Tensor, map_from_base: Tensor, state: FusionState) -> None:
+        # Single precision is half a metre where coordinates are those of a country.
+        if map_from_base.shape != (len(bev), 4, 4) or map_from_base.dtype != torch.float64:
+            raise DataError(
+                f'map_from_base is {map_from_base.dtype} {tuple(map_from_base.shape)}; expected '
+                f'float64 ({len(bev)}, 4, 4)'
+            )
         given = (len(state), *state.memory.shape[1:])
         expected = (len(bev), self.num_slots, *bev.shape[1:])
         if given != expected:

@@ -139,6 +139,7 @@ class Predictor:
         )
         self._guards = [self._new_guard()]
         self._resets = StreamStatus()
+        self._lacks_pose = False
         _LOGGER.info('%s on %s (%s)', self.config.name, self.device, self.precision)
 
     @property
@@ -234,6 +235,10 @@ class Predictor:
             if reason:
                 self._count_reset(reason, frame.stamp_ns)
                 _LOGGER.warning('memory dropped at %d ns: %s', frame.stamp_ns, reason)
+        lacks_pose = any(frame.map_from_base is None for frame in frames)
+        if lacks_pose and not self._lacks_pose:
+            _LOGGER.warning('no ego pose at %d ns: mapped without memory', frames[0].stamp_ns)
+        self._lacks_pose = lacks_pose
         if isinstance(self._state, FusionState):
             self._state = self._state.reset([bool(reason) for reason in reasons])
         elif all(reasons):

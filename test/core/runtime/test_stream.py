@@ -166,7 +166,7 @@ def test_predictor_streams_until_it_is_told_otherwise(checkpoint) -> None:
         predictor.reset('boredom')
 
 
-def test_predictor_maps_a_set_without_pose_alone_and_goes_on(checkpoint) -> None:
+def test_predictor_maps_a_set_without_pose_alone_and_goes_on(checkpoint, caplog) -> None:
     drive = FakeDrive(num_frames=4, speed_m=4.0)
     predictor = Predictor(checkpoint, device='cpu')
     undisturbed = [predictor.predict(drive.frame(i)) for i in (0, 1, 3)][-1]
@@ -175,6 +175,7 @@ def test_predictor_maps_a_set_without_pose_alone_and_goes_on(checkpoint) -> None
         predictor.predict(drive.frame(index))
     lost = predictor.predict(replace(drive.frame(2), map_from_base=None))
     assert predictor.stream_status.num_frames == 2
+    assert caplog.text.count('no ego pose at 1200000000 ns: mapped without memory') == 1
     assert same(predictor.predict(drive.frame(3)), undisturbed)
     assert predictor.stream_status.num_resets == 1
     predictor.reset()
