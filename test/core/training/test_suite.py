@@ -4,6 +4,7 @@ import pytest
 
 from gsmap_core.errors import ConfigError
 from gsmap_core.evaluation.metric_names import METRICS
+from gsmap_core.models.mapper import parameter_report
 from gsmap_core.resources import resource_dir
 from gsmap_core.rig import load_rig
 from gsmap_core.training.suite import check_rows, load_suite, resolve_row
@@ -18,11 +19,15 @@ def test_shipped_suites_name_what_exists(name: str) -> None:
     plain = [repr((replace(model, name=''), recipe)) for model, recipe in rows.values()]
     assert len(set(plain)) == len(plain), 'two rows train the same'
     assert all(recipe.steps == suite.steps for _, recipe in rows.values())
+    temporal = {row for row, (model, _) in rows.items() if model.has_fusion}
+    assert {row for row in rows if suite.recipe_of(row).endswith('_sequences')} == temporal
     if not suite.drives.lidar:
         assert all(model.losses.depth == 0 for model, _ in rows.values())
     cameras = len(load_rig(suite.drives.rig))
     assert all(model.num_cameras in (0, cameras) for model, _ in rows.values())
     assert set(suite.metrics) <= set(METRICS)
+    for model, _ in rows.values():
+        assert parameter_report(model)['total_parameters'] > 0, 'it can be built'
     assert suite.comparisons
 
 
