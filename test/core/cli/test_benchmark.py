@@ -12,13 +12,19 @@ from gsmap_core.config import to_plain
 
 @pytest.fixture(scope='module')
 def suite(tmp_path_factory):
-    """Two rows of two steps each on one town."""
+    """Two rows of two steps each on one town: one with heights, one with Gaussians and memory."""
     folder = tmp_path_factory.mktemp('benchmark')
     values = to_plain(micro_config())
     (folder / 'micro.yaml').write_text(yaml.safe_dump(values))
     quick = ['batch_size=2', 'workers=0', 'cache_gb=0.01', 'warmup_steps=1', 'precision=fp32']
-    row = {'config': str(folder / 'micro.yaml'), 'overrides': quick}
-    gaussians = [*quick, 'model.representation=gaussians', 'model.losses.raster=10']
+    config = str(folder / 'micro.yaml')
+    row = {'config': config, 'overrides': [*quick, 'model.decoder.num_dims=3']}
+    gaussians = [
+        *quick,
+        'model.fusion.kind=keyframe_streaming',
+        'model.representation=gaussians',
+        'model.losses.raster=10',
+    ]
     gaussians += ['model.losses.raster_options={rows: 20, columns: 10}']
     drives = {'setting': 'easy', 'duration_s': 1.0, 'width_px': 64}
     drives |= {'train': {'first_seed': 0, 'towns': 1}, 'test': {'first_seed': 20000, 'towns': 1}}
@@ -27,7 +33,13 @@ def suite(tmp_path_factory):
             {
                 'title': 'Nothing much', 'drives': drives, 'recipe': 'synthetic_mini', 'steps': 2,
                 'seeds': [0], 'metrics': ['stability'], 'extra_tests': {'hidden': 'easy_occluded'},
-                'rows': {'plain': row, 'gaussian': {**row, 'overrides': gaussians}},
+                'rows': {
+                    'plain': row,
+                    'gaussian': {
+                        'config': config, 'overrides': gaussians,
+                        'recipe': 'synthetic_mini_sequences', 'paper_map': 50.0,
+                    },
+                },
                 'comparisons': [{'row': 'gaussian', 'host': 'plain'}],
             },
             sort_keys=False,
@@ -50,6 +62,7 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
     record = json.loads((suite / 'records' / 'plain-seed0.json').read_text())
     assert record['settings']['steps'] == 2 and record['frames_mapped'] > 0
     assert record['settings']['extra_tests'] == {'hidden': 'easy_occluded'}
+    assert record['chamfer_3d_map'] is not None
     assert record['extra']['hidden']['chamfer_map'] is not None
     assert record['stability']['num_frame_pairs'] > 0 and record['parameters'] > 1000
     assert record['speed']['of_host'] == 1.0 and record['speed']['frames_per_second'] > 0
@@ -59,12 +72,17 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
     assert main(['benchmark', *run]) == 0
     assert (suite / 'records' / 'plain-seed0.json').stat().st_mtime_ns == stamp
     other = json.loads((suite / 'records' / 'gaussian-seed0.json').read_text())
+    assert other['settings']['recipe'] == 'synthetic_mini_sequences'
+    assert 'paper_map' not in other['settings'] and 'chamfer_3d_map' not in other
     assert other['speed']['host'] == 'plain' and other['parameters'] > record['parameters']
     out = suite / 'report.md'
     assert main(['benchmark', *command(suite, 'report', '--out', str(out))]) == 0
     text = out.read_text()
     assert '`gaussian` against `plain`' in text and 'needs two seeds' in text
-    assert '2 steps, recipe `synthetic_mini`, seeds 0; trained on 1 easy towns from seed 0' in text
+    assert (
+        '2 steps, recipe `synthetic_mini` or `synthetic_mini_sequences` (`gaussian`), seeds 0; '
+        'trained on 1 easy towns from seed 0'
+    ) in text
     assert 'in turn with `plain`' in text and '| chamfer mAP hidden |' in text
 
 
