@@ -169,6 +169,7 @@ def faulty_run(
         'sync.min_cameras': 4,
         'sync.timeout_s': 0.6,
         'tf.timeout_s': 0.1,
+        'max_gap_s': 60.0,
     }
     return drive, run_nodes(folder, environment, bag, mapping)
 
@@ -215,6 +216,10 @@ def test_a_gap_in_tf_drops_the_sets_inside_with_the_reason(
     texts = [status['camera sets'][2].get('last_error', '') for status in run.diagnostics()]
     assert any('no_transform' in text and 'future' in text for text in texts)
     assert any(stamp >= drive.stamp_ns(20) for stamp in run.map_stamps_ns)
+    # The memory waits for the pose and goes on, by the whole way in between.
+    memory = run.diagnostics()[-1]['memory'][2]
+    assert memory['last_reset'] in ('', 'rig_changed')
+    assert float(memory['travelled_m']) > 8.0 * (drive.stamp_ns(20) - drive.stamp_ns(16)) * 1e-9
 
 
 def test_no_tf_and_no_calibration_give_no_map_and_say_why(

@@ -322,13 +322,14 @@ def test_from_bag_to_score_over_dds(
     """The whole command with real nodes: every set is accounted for, the files are there."""
     import torch
 
-    from gsmap_core.config import load_model_config
+    from gsmap_core.config import FusionConfig, load_model_config
     from gsmap_core.models.checkpoint import save_checkpoint
     from gsmap_core.models.mapper import OnlineMapper
 
     torch.manual_seed(0)
     weights = tmp_path / 'untrained.safetensors'
-    save_checkpoint(weights, OnlineMapper(load_model_config('maptr_mini')))
+    memory = FusionConfig(kind='keyframe_streaming')
+    save_checkpoint(weights, OnlineMapper(replace(load_model_config('maptr_mini'), fusion=memory)))
     bag = TinyDrive(8).write(tmp_path / 'tiny')
     out = tmp_path / 'out'
     arguments = ['demo', '--bag', str(bag), '--weights', str(weights), '--out', str(out)]
@@ -342,8 +343,9 @@ def test_from_bag_to_score_over_dds(
     assert set(summary['per_category']) == {'divider', 'ped_crossing', 'boundary'}
     assert 0 < summary['latency_ms']['p50'] <= summary['latency_ms']['p95']
     assert set(summary['outputs']) == {'recorded', 'map', 'accumulated_map', 'summary'}
-    assert summary['single_frame']['how'] == SAME_RUN
-    assert summary['single_frame']['flicker_per_frame'] == summary['flicker_per_frame']
+    alone = summary['single_frame']
+    assert set(alone) == SINGLE_KEYS and alone['how'] == NO_STATE
+    assert (alone['weights'], alone['flicker_per_frame']) == ('untrained.safetensors', 0.0)
     for path in summary['outputs'].values():
         assert Path(path).stat().st_size > 0
     assert json.loads(Path(summary['outputs']['summary']).read_text()) == summary
