@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
+import yaml
+
 import gsmap_core
 from gsmap_core.resources import resource_dir
 
@@ -75,3 +77,25 @@ def test_shell_scripts_parse(repo_root: Path) -> None:
     for script in (repo_root / 'tools' / 'bootstrap.sh', repo_root / '.ci' / 'run'):
         done = subprocess.run(['bash', '-n', str(script)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_container_files_name_what_exists(repo_root: Path) -> None:
+    """What the Dockerfile copies and starts, and the stage and releases that the workflow builds."""
+    text = (repo_root / 'docker' / 'Dockerfile').read_text(encoding='utf-8')
+    copied = re.findall(r'^COPY (\S+) ', text, re.MULTILINE)
+    assert copied and all((repo_root / source).exists() for source in copied)
+    for inside in re.findall(r'src/gsmap_ros/(\S+\.(?:sh|txt))', text):
+        assert (repo_root / inside).is_file(), inside
+    entry = repo_root / 'docker' / 'entrypoint.sh'
+    assert entry.stat().st_mode & 0o111
+    subprocess.run(['bash', '-n', str(entry)], check=True)
+    ignored = (repo_root / '.dockerignore').read_text(encoding='utf-8').splitlines()
+    assert not set(copied) & set(ignored)
+    workflow = yaml.safe_load((repo_root / '.github/workflows/test.yml').read_text('utf-8'))
+    job = workflow['jobs']['container']
+    build = next(step['run'] for step in job['steps'] if 'docker build' in step.get('run', ''))
+    stages = re.findall(r'^FROM \S+ AS (\w+)', text, re.MULTILINE)
+    target = re.search(r'--target (\w+)', build)
+    assert target is not None and target.group(1) in stages
+    distros = [entry['distro'] for entry in job['strategy']['matrix']['include']]
+    assert distros == ['jazzy', 'lyrical']
