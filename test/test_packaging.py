@@ -80,7 +80,7 @@ def test_shell_scripts_parse(repo_root: Path) -> None:
 
 
 def test_container_files_name_what_exists(repo_root: Path) -> None:
-    """What the Dockerfile copies and starts, and the stage and releases that the workflow builds."""
+    """What the Dockerfile copies, and the stage and releases that the workflow builds."""
     text = (repo_root / 'docker' / 'Dockerfile').read_text(encoding='utf-8')
     copied = re.findall(r'^COPY (\S+) ', text, re.MULTILINE)
     assert copied and all((repo_root / source).exists() for source in copied)
