@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gsmap_core.config import ModelConfig
-    from gsmap_core.data.drives import Drive
     from gsmap_core.training.run_directory import RunInfo
     from gsmap_core.training.trainer import Trainer
 
@@ -27,11 +26,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument('--config', metavar='NAME', help='model: a name of config/models or a YAML')
     what.add_argument(
         '--data',
+        '--labelled',
         nargs='+',
         metavar='PATH',
         help='bags or folders of bags; or synthetic:FIRST-LAST[,key=value], rendered on the fly',
     )
+    what.add_argument(
+        '--unlabelled',
+        nargs='+',
+        metavar='PATH',
+        help='further bags, of which only images and poses are used: drives past the same streets '
+        '(MapGCLR)',
+    )
     what.add_argument('--val', nargs='+', metavar='PATH', help='bags to validate on')
+    what.add_argument(
+        '--splits',
+        metavar='FILE',
+        help='*.traversals.json of gsmap info --traversals: says which drives of --data are '
+        'labelled, unlabelled and for validation',
+    )
+    what.add_argument(
+        '--label-percent',
+        type=float,
+        metavar='P',
+        help='label ratio of --splits, e.g. 5',
+    )
     what.add_argument(
         '--backbone', metavar='FILE', help='torchvision-named ResNet weights (.safetensors, .pth)'
     )
@@ -73,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, processes: Any) -> int:
+    from gsmap_core.cli.train_data import open_training_drives, pair_dataset
     from gsmap_core.data.loading import MapDataset
     from gsmap_core.errors import ConfigError
     from gsmap_core.runtime.predictor import resolve_weights
@@ -83,15 +103,18 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
         directory, info = _opened(args)
     elif not (args.config or args.init) or not args.data:
         raise ConfigError(
-            '--config and --data are missing; expected both (or --init instead of --config), or '
-            '--resume RUN_DIR to continue'
+            '--config and --data are missing; expected both (or --init instead of --config, '
+            '--labelled instead of --data), or --resume RUN_DIR to continue'
         )
     else:
         info = _new_info(args)
     recipe = info.recipe
     recipe.accumulation(processes.count)  # a batch that cannot be is refused before any work
+    drives = open_training_drives(info)
+    # First: whether drives overlap is known before any image is read.
+    pairs = pair_dataset(info, drives.unlabelled)
     train_data = MapDataset(
-        _open_drives(info.train_data),
+        drives.labelled,
         info.model,
         recipe.augmentation,
         seed=recipe.seed,
@@ -100,9 +123,9 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
         skip_empty=recipe.skip_empty,
     )
     val_data = None
-    if info.val_data:
+    if drives.validation:
         val_data = MapDataset(
-            _open_drives(info.val_data),
+            drives.validation,
             info.model,
             cache_gb=recipe.cache_gb,
             stride=recipe.eval_frame_stride,
@@ -120,6 +143,7 @@ def _train(args: argparse.Namespace, processes: Any) -> int:
         val_data,
         directory,
         processes,
+        pairs=pairs,
         pretrained_backbone=_backbone_weights(info.backbone),
         # A resumed training has its own weights, whatever it once started from.
         initial_weights=None if args.resume or not args.init else resolve_weights(args.init),
@@ -170,6 +194,8 @@ def _announce(info: RunInfo, trainer: Trainer) -> None:
             f'in {recipe.sequences.num_splits}',
             file=sys.stderr,
         )
+    if trainer.semi is not None:
+        print(f'unlabelled: {trainer.semi.pairs.pairs.summary()}', file=sys.stderr)
     if recipe.backbone_lr_factor < 1 and not (info.backbone or info.initial_weights):
         logger.warning(
             'backbone_lr_factor is %g, which is meant for pretrained weights, and no --backbone '
@@ -200,30 +226,14 @@ class _StopOnSignal:
         logger.warning('signal %d: stopping after this step; again to stop at once', number)
 
 
-def _open_drives(paths: tuple[str, ...]) -> list[Drive]:
-    from gsmap_core.data.bag import open_bag
-    from gsmap_core.data.loading import find_bags
-    from gsmap_core.data.synthetic.drive import PREFIX, synthetic_drives
-
-    drives: list[Drive] = []
-    for path in paths:
-        if path.startswith(PREFIX):
-            drives += synthetic_drives(path)
-        else:
-            drives += [open_bag(bag) for bag in find_bags(path)]
-    return drives
-
-
-def _resolved(path: str) -> str:
-    """Make a path absolute, so that a resumed training finds it from anywhere."""
-    from gsmap_core.data.synthetic.drive import PREFIX
-
-    return path if path.startswith(PREFIX) else str(Path(path).resolve())
-
-
 def _new_info(args: argparse.Namespace) -> RunInfo:
     """Put the configuration of a new training together."""
+    from dataclasses import replace
+
+    from gsmap_core.cli.train_data import resolved
     from gsmap_core.config import config_path, model_config_from_dict, read_model_values, to_plain
+    from gsmap_core.contrastive_config import ContrastiveConfig
+    from gsmap_core.errors import ConfigError
     from gsmap_core.models.checkpoint import read_checkpoint_config
     from gsmap_core.runtime.predictor import resolve_weights
     from gsmap_core.training.recipe import (
@@ -233,6 +243,8 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
     )
     from gsmap_core.training.run_directory import RunInfo
 
+    if (args.splits is None) != (args.label_percent is None):
+        raise ConfigError('--splits FILE and --label-percent P go together; give both or neither')
     recipe_sets, model_sets = split_assignments(args.overrides)
     if args.steps is not None:
         recipe_sets += [('steps', str(args.steps)), ('epochs', 'null')]
@@ -247,11 +259,16 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
     model = model_config_from_dict(apply_overrides(model_values, model_sets), where)
     recipe_path = _recipe_path(args.recipe, model)
     recipe = load_changed_recipe(recipe_path, recipe_sets)
+    if args.unlabelled and recipe.contrastive is None:
+        recipe = replace(recipe, contrastive=ContrastiveConfig())
     return RunInfo(
         model=model,
         recipe=recipe,
-        train_data=tuple(_resolved(path) for path in args.data),
-        val_data=tuple(_resolved(path) for path in args.val or ()),
+        train_data=tuple(resolved(path) for path in args.data),
+        val_data=tuple(resolved(path) for path in args.val or ()),
+        unlabelled_data=tuple(resolved(path) for path in args.unlabelled or ()),
+        splits=str(Path(args.splits).resolve()) if args.splits else '',
+        label_percent=100.0 if args.label_percent is None else args.label_percent,
         backbone=str(Path(args.backbone).resolve()) if args.backbone else '',
         initial_weights=str(resolve_weights(args.init).resolve()) if args.init else '',
     )
@@ -287,6 +304,8 @@ def _opened(args: argparse.Namespace) -> Any:
         '--set': args.overrides,
         '--steps': args.steps,
         '--name': args.name,
+        '--splits': args.splits,
+        '--label-percent': args.label_percent,
     }
     given = [name for name, value in fixed.items() if value]
     if given:
@@ -299,6 +318,8 @@ def _opened(args: argparse.Namespace) -> Any:
         info = replace(info, train_data=tuple(args.data))
     if args.val:
         info = replace(info, val_data=tuple(args.val))
+    if args.unlabelled:
+        info = replace(info, unlabelled_data=tuple(args.unlabelled))
     return directory, info
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import cv2
 import numpy as np
@@ -362,6 +362,18 @@ class MapDataset(Dataset[Sample]):
         raise DataError(f'{len(set(bad))} of {len(bad)} frames are unreadable; last: {last_error}')
 
 
+class NamedFrames(Protocol):
+    """Frames that can be counted and named."""
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Name a frame for messages."""
+        ...
+
+
 class BadFrames:
     """Counts unreadable frames and ends a training that has too many of them.
 
@@ -369,7 +381,7 @@ class BadFrames:
         dataset: names the frames and gives their number.
     """
 
-    def __init__(self, dataset: MapDataset) -> None:
+    def __init__(self, dataset: NamedFrames) -> None:
         self._dataset = dataset
         self._seen: set[int] = set()
 

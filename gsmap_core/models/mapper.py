@@ -97,9 +97,18 @@ class OnlineMapper(nn.Module):
                 `ego_from_reference`, or a model with fusion no `map_from_base`.
             ConfigError: a state was given to a model without temporal fusion.
         """
-        self._check(batch)
-        features = self.image_encoder(batch.images, batch.camera_mask)
+        features = self.encode(batch)
         return self.forward_features(features, batch, state, instance_masks=instance_masks)
+
+    def encode(self, batch: FrameBatch) -> Tensor:
+        """Return the image features (B, N, C, h, w).
+
+        Raises:
+            DataError: the images have another size than the configuration.
+        """
+        self._check(batch)
+        features: Tensor = self.image_encoder(batch.images, batch.camera_mask)
+        return features
 
     def forward_features(
         self,
@@ -190,7 +199,7 @@ class OnlineMapper(nn.Module):
                 f"model '{self.config.name}' has no temporal fusion and cannot take a state; "
                 'pass None'
             )
-        matrices = self._pixels_from_reference(batch)
+        matrices = self.pixels_from_reference(batch)
         if isinstance(self.view_transform, LssEncoder):
             return self.view_transform(
                 features,
@@ -243,7 +252,7 @@ class OnlineMapper(nn.Module):
                 '(make_frame_batch with its ImageConfig)'
             )
 
-    def _pixels_from_reference(self, batch: FrameBatch) -> Tensor:
+    def pixels_from_reference(self, batch: FrameBatch) -> Tensor:
         """Return (B, N, 4, 4) float32 from the model's reference frame to pixels.
 
         This is the one place where a model in the lidar frame meets batches in the ego frame.

@@ -10,23 +10,33 @@ import torch
 from torch import Tensor
 
 from gsmap_core.data.loading import Batch
+from gsmap_core.data.pair_loading import PairBatch
 
 
 class Feed:
-    """The batches of one step, loaded one at a time, and how long that took."""
+    """The batches of one step, loaded one at a time, and how long that took.
 
-    def __init__(self, batches: Iterator[Batch], count: int) -> None:
-        self._batches, self._count = batches, count
+    Args:
+        batches: labelled samples, or None in a step without.
+        count: batches of the step.
+        pairs: unlabelled pairs, or None in a step without.
+    """
+
+    def __init__(
+        self, batches: Iterator[Batch] | None, count: int, pairs: Iterator[PairBatch] | None = None
+    ) -> None:
+        self._batches, self._count, self._pairs = batches, count, pairs
         self.loading_s, self.num_samples = 0.0, 0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[tuple[Batch | None, PairBatch | None]]:
         """Load and yield."""
         for _ in range(self._count):
             before = time.perf_counter()
-            batch = next(self._batches)
+            batch = None if self._batches is None else next(self._batches)
+            pairs = None if self._pairs is None else next(self._pairs)
             self.loading_s += time.perf_counter() - before
-            self.num_samples += len(batch)
-            yield batch
+            self.num_samples += 0 if batch is None else len(batch)
+            yield batch, pairs
 
 
 class Window:

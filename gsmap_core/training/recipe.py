@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from gsmap_core.config import build_dataclass, config_path, read_yaml, to_plain
+from gsmap_core.contrastive_config import ContrastiveConfig
 from gsmap_core.data.augmentation import AugmentationConfig
 from gsmap_core.data.sequences import SequenceConfig
 from gsmap_core.errors import ConfigError
@@ -67,6 +68,8 @@ class TrainConfig:
         max_skipped_steps: steps without finite gradient in a row that end the training.
         augmentation: random changes to the samples.
         sequences: how models with temporal fusion are trained; looked at with those only.
+        contrastive: training with unlabelled drives beside the labelled ones (MapGCLR); None:
+            labelled ones alone.
 
     Raises:
         ConfigError: not exactly one of `steps` and `epochs`, both `total_batch_size` and
@@ -110,6 +113,7 @@ class TrainConfig:
     max_skipped_steps: int = 20
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
+    contrastive: ContrastiveConfig | None = None
 
     def __post_init__(self) -> None:
         """Check the values that would fail late or silently."""

@@ -46,6 +46,10 @@ class RunInfo:
         recipe: training recipe.
         train_data: paths of the training data.
         val_data: paths of the validation data.
+        unlabelled_data: paths of further data whose labels are not looked at.
+        splits: traversal file that says which drives of `train_data` are labelled, unlabelled and
+            for validation, or empty: all are labelled.
+        label_percent: label ratio of the splits [%].
         backbone: file with pretrained backbone weights, or empty.
         initial_weights: checkpoint that the training started from, or empty: from scratch.
     """
@@ -54,6 +58,9 @@ class RunInfo:
     recipe: TrainConfig
     train_data: tuple[str, ...] = ()
     val_data: tuple[str, ...] = ()
+    unlabelled_data: tuple[str, ...] = ()
+    splits: str = ''
+    label_percent: float = 100.0
     backbone: str = ''
     initial_weights: str = ''
 
@@ -136,6 +143,9 @@ class RunDirectory:
             recipe=recipe_from_dict(values.get('recipe', {}), f'{where}: recipe'),
             train_data=tuple(values.get('train_data', ())),
             val_data=tuple(values.get('val_data', ())),
+            unlabelled_data=tuple(values.get('unlabelled_data', ())),
+            splits=values.get('splits', ''),
+            label_percent=float(values.get('label_percent', 100.0)),
             backbone=values.get('backbone', ''),
             initial_weights=values.get('initial_weights', ''),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -87,6 +88,11 @@ def parameter_groups(model: nn.Module, recipe: TrainConfig) -> list[dict[str, An
     ]
 
 
-def build_optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over the parameter groups of a model."""
-    return torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.lr, foreach=True)
+def build_optimizer(
+    model: nn.Module, recipe: TrainConfig, *beside: nn.Module
+) -> torch.optim.AdamW:
+    """Return AdamW over the parameter groups of a model, and of modules that train beside it."""
+    groups = parameter_groups(model, recipe)
+    for module in beside:
+        groups += parameter_groups(module, replace(recipe, backbone_lr_factor=1.0))
+    return torch.optim.AdamW(groups, lr=recipe.lr, foreach=True)

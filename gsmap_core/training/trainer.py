@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -19,20 +18,22 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from gsmap_core.config import to_plain
 from gsmap_core.data.loading import BadFrames, Batch, MapDataset
-from gsmap_core.data.published_augmentation import draw_grid_mask
+from gsmap_core.data.pair_loading import PairBatch, PairDataset
 from gsmap_core.errors import TrainingError
 from gsmap_core.images import FrameBatch
 from gsmap_core.losses.criterion import Criterion
 from gsmap_core.models.checkpoint import load_weights_into, save_checkpoint
 from gsmap_core.models.mapper import OnlineMapper
+from gsmap_core.training.batch_frames import batch_frames
 from gsmap_core.training.distributed import Processes
 from gsmap_core.training.ema import ModelEma
+from gsmap_core.training.metadata import mixed_seed, plain_json, training_metadata
 from gsmap_core.training.precision import autocast
 from gsmap_core.training.progress import Feed, Window
 from gsmap_core.training.run_directory import RunDirectory, RunInfo
 from gsmap_core.training.schedule import build_optimizer, lr_factor, set_learning_rate
+from gsmap_core.training.semi_supervised import SemiSupervised
 from gsmap_core.training.streams import Streams, first_sequence_step, training_batches
 from gsmap_core.training.validation import validate
 
@@ -73,9 +74,13 @@ class Trainer:
         val_data: validation samples (without), or None.
         run: folder for everything that is written; used by the main process only.
         processes: this process among those that train together.
+        pairs: unlabelled frames for a recipe with a section `contrastive`, or None.
         pretrained_backbone: torchvision-named tensors, or None.
         initial_weights: checkpoint of the same configuration to start from, or None.
         progress: show bars on stderr (main process).
+
+    Raises:
+        ConfigError: the recipe learns from unlabelled frames and there are none, or the reverse.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Trainer:
         run: RunDirectory,
         processes: Processes,
         *,
+        pairs: PairDataset | None = None,
         pretrained_backbone: Mapping[str, Tensor] | None = None,
         initial_weights: Path | None = None,
         progress: bool = False,
@@ -102,17 +108,23 @@ class Trainer:
         if self.recipe.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEma(model, self.recipe.ema_decay)
-        self.wrapped = processes.wrap(model, sync_norm=self.recipe.sync_norm)
-        # Wrapping may exchange normalisation layers, so the optimiser looks at what is inside.
-        self.model = model if processes.count == 1 else cast(OnlineMapper, self.wrapped.module)
+        self.model = model
+        self.semi = SemiSupervised.of(model, self.recipe, pairs, processes)
+        # Wrapping may exchange normalisation layers, so the optimiser looks inside afterwards.
+        self.wrapped = processes.wrap(
+            model if self.semi is None else self.semi.model, sync_norm=self.recipe.sync_norm
+        )
         self.criterion = Criterion(self.config).to(processes.device)
-        self.optimizer = build_optimizer(self.model, self.recipe)
+        beside = () if self.semi is None else (self.semi.head,)
+        self.optimizer = build_optimizer(self.model, self.recipe, *beside)
         self.parameters = [p for g in self.optimizer.param_groups for p in g['params']]
         size = (len(train_data), processes.count)
         self.accumulation = self.recipe.accumulation(processes.count)
         self.steps_per_epoch = self.recipe.steps_per_epoch(*size)
-        self.total_steps = self.recipe.total_steps(*size)
-        self.first_sequence_step = first_sequence_step(self.config, self.recipe, self.total_steps)
+        labelled_steps = self.recipe.total_steps(*size)
+        self.first_sequence_step = first_sequence_step(self.config, self.recipe, labelled_steps)
+        self.pretrain_steps = 0 if self.semi is None else self.semi.config.pretrain_steps
+        self.total_steps = self.pretrain_steps + labelled_steps
         self.eval_steps = self.recipe.eval_steps(*size)
         self.streams = Streams(self.recipe, processes)
         self.bad_frames = BadFrames(train_data)
@@ -145,10 +157,11 @@ class Trainer:
             self.train_data,
             recipe,
             processes,
-            step=self.step,
+            step=max(self.step - self.pretrain_steps, 0),
             samples=self.samples,
             first_sequence_step=self.first_sequence_step,
         )
+        pairs = None if self.semi is None else self.semi.batches(self.step)
         started = last_saved = time.monotonic()
         limit_s = math.inf if max_minutes is None else 60.0 * max_minutes
         window = Window()
@@ -160,7 +173,12 @@ class Trainer:
             stopping = False
             while self.step < self.total_steps and not stopping:
                 before = time.perf_counter()
-                feed = Feed(batches, self.accumulation)
+                uses_pairs = self.semi is not None and self.semi.uses_pairs(self.step)
+                feed = Feed(
+                    batches if self._uses_labels else None,
+                    self.accumulation,
+                    pairs if uses_pairs else None,
+                )
                 losses, norm = self._train_step(feed)
                 step_s = time.perf_counter() - before
                 window.add(losses, norm, feed.loading_s, step_s - feed.loading_s, feed.num_samples)
@@ -169,7 +187,7 @@ class Trainer:
                 if self.step % recipe.log_interval_steps == 0 or self.step == self.total_steps:
                     loss = self._log(window, bar)
                     window = Window()
-                if self.eval_steps and self.step % self.eval_steps == 0:
+                if self._is_evaluation_due():
                     self._evaluate()
                 stopping = processes.any(time.monotonic() - started > limit_s or stop_requested())
                 minutes = (time.monotonic() - last_saved) / 60.0
@@ -178,7 +196,7 @@ class Trainer:
                     last_saved = time.monotonic()
         finally:
             bar.close()
-            del batches
+            del batches, pairs
         if window:
             loss = self._log(window, None)
         if self.step >= self.total_steps:
@@ -188,16 +206,30 @@ class Trainer:
         processes.barrier()
         return TrainResult(self.step, self.total_steps, self.best_score, loss)
 
-    def _train_step(self, feed: Iterable[Batch]) -> tuple[dict[str, Tensor], Tensor]:
+    def _is_evaluation_due(self) -> bool:
+        """Whether it is time to score; while nothing is learned from labels there is no point."""
+        step = self.step - self.pretrain_steps
+        return bool(self.eval_steps) and step > 0 and step % self.eval_steps == 0
+
+    @property
+    def _uses_labels(self) -> bool:
+        """Whether the step to come looks at labelled samples."""
+        return self.step >= self.pretrain_steps
+
+    def _train_step(
+        self, feed: Iterable[tuple[Batch | None, PairBatch | None]]
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Do one optimiser step over some batches; return mean losses and the gradient's norm."""
         recipe = self.recipe
+        if self.pretrain_steps and self.step == self.pretrain_steps:
+            # What the contrastive gradients were like says nothing about those to come.
+            self.optimizer.state.clear()
         self.wrapped.train()
         set_learning_rate(self.optimizer, self._lr_factor(self.step))
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
-        for part, batch in enumerate(feed):
-            self.bad_frames.add(batch.bad_frames)
-            for name, loss in self._add_gradients(batch, part).items():
+        for part, (batch, pairs) in enumerate(feed):
+            for name, loss in self._add_gradients(batch, part, pairs).items():
                 sums[name] = sums[name] + loss if name in sums else loss
         if recipe.precision == 'fp16':
             gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -210,29 +242,59 @@ class Trainer:
             self._skipped_in_row = 0
         else:
             self._skip()
+        if self._uses_labels:
+            self.samples += recipe.batch_size * self.processes.count * self.accumulation
         self.step += 1
-        self.samples += recipe.batch_size * self.processes.count * self.accumulation
         return {name: loss / self.accumulation for name, loss in sums.items()}, norm
 
-    def _add_gradients(self, batch: Batch, part: int) -> dict[str, Tensor]:
-        """Run one batch forward and backward; return its losses without their graph."""
+    def _add_gradients(
+        self, batch: Batch | None, part: int, pairs: PairBatch | None = None
+    ) -> dict[str, Tensor]:
+        """Run one batch forward and backward; return its losses without their graph.
+
+        Args:
+            batch: labelled samples; None while only pairs are learned from.
+            part: number of the batch in the step.
+            pairs: unlabelled pairs, or None.
+        """
         recipe, processes = self.recipe, self.processes
         key = (recipe.seed, self.step, processes.rank)
         # Dropout of this step; see the class about resuming.
-        torch.manual_seed(_mix(*key, part) if part else _mix(*key))
-        frames = self._frames(batch, part)
-        targets = [target.to(processes.device) for target in batch.targets]
+        torch.manual_seed(mixed_seed(*key, part) if part else mixed_seed(*key))
         factor = 1.0 / self.accumulation
         if recipe.precision == 'fp16':
             factor *= recipe.loss_scale
         with self._averaging(part):
-            with autocast(processes.device, recipe.precision):
-                output = self.wrapped(frames, self.streams.before(part, batch))
-            self.streams.after(part, batch, output.state)
-            losses = self.criterion(output, targets)
+            losses, told = self._losses(batch, part, pairs)
             total = torch.stack(list(losses.values())).sum()
             (total * factor).backward()
-        return {'total': total.detach(), **{k: v.detach() for k, v in losses.items()}}
+        return {'total': total.detach(), **{k: v.detach() for k, v in losses.items()}, **told}
+
+    def _losses(
+        self, batch: Batch | None, part: int, pairs: PairBatch | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the losses of one forward pass, and numbers that are only logged."""
+        device = self.processes.device
+        losses: dict[str, Tensor] = {}
+        told: dict[str, Tensor] = {}
+        frames = None if batch is None else self._frames(batch, part)
+        state = None if batch is None else self.streams.before(part, batch)
+        with autocast(device, self.recipe.precision):
+            if self.semi is None:
+                output, unlabelled = self.wrapped(frames, state), None
+            else:
+                output, unlabelled = self.semi.forward(
+                    self.wrapped, frames, pairs, self.step, part, state
+                )
+        if batch is not None:
+            self.streams.after(part, batch, output.state)
+            self.bad_frames.add(batch.bad_frames)
+            losses = self.criterion(output, [target.to(device) for target in batch.targets])
+        # Last, so that its part of the graph runs backward first, in all processes alike.
+        if self.semi is not None and unlabelled is not None and pairs is not None:
+            more, told = self.semi.losses(unlabelled, pairs, self.step, part)
+            losses |= more
+        return losses, told
 
     def _averaging(self, part: int) -> AbstractContextManager[Any]:
         """Return the context in which gradients are averaged over processes, if it is time."""
@@ -243,18 +305,21 @@ class Trainer:
     def _frames(self, batch: Batch, part: int) -> FrameBatch:
         """Return what the model takes, with the augmentation that is drawn per batch."""
         recipe = self.recipe
-        frames = batch.frame_batch(self.config.image, self.processes.device)
-        images = frames.images if recipe.channels_last else frames.images.contiguous()
-        generator = np.random.default_rng((recipe.seed, self.step, self.processes.rank, part))
-        if generator.random() < recipe.augmentation.batch_grid_mask:
-            height, width = images.shape[-2:]
-            mask = torch.from_numpy(draw_grid_mask(height, width, generator))
-            images = images * mask.to(images.device)
-        return replace(frames, images=images)
+        return batch_frames(
+            batch,
+            self.config.image,
+            recipe,
+            self.processes.device,
+            recipe.augmentation.batch_grid_mask,
+            np.random.default_rng((recipe.seed, self.step, self.processes.rank, part)),
+        )
 
     def _lr_factor(self, step: int) -> float:
-        """Return the learning rate of a step relative to its peak."""
-        return lr_factor(step, self.total_steps, self.recipe, self.steps_per_epoch)
+        """Return the learning rate of a step relative to its peak, phase by phase."""
+        first = self.pretrain_steps
+        if step < first:
+            return lr_factor(step, first, replace(self.recipe, lr_schedule='step'))
+        return lr_factor(step - first, self.total_steps - first, self.recipe, self.steps_per_epoch)
 
     def _skip(self) -> None:
         """Leave the weights as they are after a gradient that is not finite."""
@@ -326,7 +391,7 @@ class Trainer:
                 self.best_score, self.best_step = result.score, self.step
                 metadata = self._metadata() | {
                     'chamfer_map': f'{result.score:.4f}',
-                    'chamfer': _json(result.chamfer.to_dict()),
+                    'chamfer': plain_json(result.chamfer.to_dict()),
                 }
                 save_checkpoint(self.run_directory.best_path, self.ema.model, metadata)
         if self.val_data is not None:
@@ -335,7 +400,7 @@ class Trainer:
 
     def _finish(self) -> None:
         """Evaluate for the last time and write the checkpoint that is shipped."""
-        if not self.eval_steps or self.step % self.eval_steps:
+        if not self._is_evaluation_due():
             self._evaluate()
         self.streams.forget()
         if self.processes.is_main:
@@ -346,21 +411,13 @@ class Trainer:
 
     def _metadata(self) -> dict[str, str]:
         """Return what a checkpoint tells about its training."""
-        drives = [drive.name for drive in self.train_data.drives]
-        val_drives = [drive.name for drive in self.val_data.drives] if self.val_data else []
         return {
-            'recipe': _json(self.recipe),
-            'seed': str(self.recipe.seed),
+            **training_metadata(self.info, self.train_data, self.val_data),
+            **({} if self.semi is None else self.semi.metadata()),
             'step': str(self.step),
             'total_steps': str(self.total_steps),
             'samples': str(self.samples),
             'trained_s': f'{self.trained_s:.0f}',
-            'train_drives': _json(drives),
-            'train_frames': str(len(self.train_data)),
-            'val_drives': _json(val_drives),
-            'val_frames': str(len(self.val_data) if self.val_data else 0),
-            'pretrained_backbone': self.info.backbone or 'none',
-            'initial_weights': Path(self.info.initial_weights).name or 'none',
         }
 
     def _save(self) -> None:
@@ -382,6 +439,7 @@ class Trainer:
                     'num_frames': len(self.train_data),
                     'total_steps': self.total_steps,
                     'streams': streams,
+                    'semi_supervised': None if self.semi is None else self.semi.state_dict(),
                 }
             )
 
@@ -397,6 +455,8 @@ class Trainer:
                 f"'{self.run_directory.path}' was trained on {state['num_frames']} frames, now "
                 f'there are {len(self.train_data)}; give the same data'
             )
+        if self.semi is not None:
+            self.semi.load_state_dict(state.get('semi_supervised'), self.run_directory.path)
         try:
             self.model.load_state_dict(state['model'])
             self.ema.load_state_dict(state['ema'])
@@ -412,16 +472,3 @@ class Trainer:
         if self.processes.is_main:
             self.run_directory.forget_after(self.step)
         logger.info('resumed at step %d of %d', self.step, self.total_steps)
-
-
-def _mix(*numbers: int) -> int:
-    """Return one well-mixed 63-bit seed for a few numbers."""
-    value = 0x9E3779B97F4A7C15
-    for number in numbers:
-        value = ((value ^ number) * 0xBF58476D1CE4E5B9 + 1) % 2**64
-        value ^= value >> 31
-    return value % 2**63
-
-
-def _json(value: Any) -> str:
-    return json.dumps(to_plain(value))

@@ -17,7 +17,7 @@ from gsmap_core.config import build_dataclass
 from gsmap_core.data.synthetic.recording import DriveSpec, SyntheticRecording
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.geometry.transforms import invert
-from gsmap_core.structures import CameraRig, SurroundFrame, VectorMap
+from gsmap_core.structures import CameraRig, FloatArray, SurroundFrame, VectorMap
 
 if TYPE_CHECKING:
     from gsmap_core.data.synthetic.renderer import Renderer
@@ -56,9 +56,19 @@ class SyntheticDrive:
         """The ground truth of the whole town in the `map` frame."""
         return self.recording.global_map
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Everything needed to make the drive again; the town is its place."""
+        return self.recording.metadata
+
     def __len__(self) -> int:
         """Return the number of camera sets."""
         return len(self.recording)
+
+    def map_from_base(self, stamp_ns: int) -> FloatArray | None:
+        """Return the (4, 4) ego pose at a stamp, in the frame of the town."""
+        pose: FloatArray = self.recording.trajectory.poses([stamp_ns])[0]
+        return pose
 
     def stamp_ns(self, index: int) -> int:
         """Return the reference stamp of a camera set [ns]."""

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.fake_drives import FakeDrive, micro_config
+from helpers.posed_drives import PosedDrive
 
 from gsmap_core.config import FusionConfig, config_path, load_model_config
 from gsmap_core.data.loading import MapDataset
+from gsmap_core.data.pair_loading import PairDataset
 from gsmap_core.data.sequences import SequenceConfig
 from gsmap_core.models.backbone import ResNet
 from gsmap_core.training.distributed import Processes
@@ -44,6 +46,7 @@ PUBLISHED = {
     'gsmap_live_nuscenes_110e': ('nuscenes', 110, 4, 32, 6e-4, 500, 35),
     'gsmap_live_av2_2hz': ('argoverse2', 30, 4, 32, 6e-4, 200, 35),
     'gsmap_live_av2_10hz': ('argoverse2', 6, 4, 32, 6e-4, 200, 35),
+    'mapgclr_av2': ('argoverse2', 24, 2, 16, 6e-4, 200, 35),
 }
 #: Temporal models; three parts per drive, half of the epochs without (reference-models.md, 9.2).
 SEQUENCES = [name for name in PUBLISHED if name.startswith(('interactionmap', 'gsmap_live'))]
@@ -77,7 +80,8 @@ def test_recipes_say_what_was_published(name):
 
 
 def test_every_published_recipe_is_listed_above():
-    own = {f'synthetic_{size}{kind}' for size in ('mini', 'tiny') for kind in ('', '_sequences')}
+    kinds = ('synthetic_{}', 'synthetic_{}_sequences', 'mapgclr_{}')
+    own = {kind.format(size) for size in ('mini', 'tiny') for kind in kinds}
     assert set(NAMES) - set(PUBLISHED) == own
 
 
@@ -90,6 +94,16 @@ def test_recipes_with_sequences(name):
     if recipe.epochs is not None:
         assert first == pytest.approx(recipe.epochs / 2 * recipe.steps_per_epoch(28130, 8), abs=1)
     assert first == round(total / 2)
+
+
+def test_training_with_unlabelled_pairs_differs_in_nothing_else():
+    """What MapGCLR is compared with: the same recipe without the section."""
+    for size in ('mini', 'tiny'):
+        recipe = load_recipe(f'mapgclr_{size}')
+        host = load_recipe(f'synthetic_{size}')
+        assert recipe.contrastive.pairs.per_batch * 2 == recipe.batch_size
+        assert replace(recipe, name=host.name, contrastive=None) == host
+    assert load_recipe('mapgclr_av2').contrastive.weight == 0.1
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -121,7 +135,12 @@ def test_two_steps_of_each_recipe(tmp_path, name):
         skip_empty=recipe.skip_empty,
     )
     info = RunInfo(config, recipe)
-    trainer = Trainer(info, data, None, RunDirectory.create(tmp_path, name, info), ALONE)
+    pairs = None
+    if recipe.contrastive is not None:
+        drives = [PosedDrive('a', 3), PosedDrive('b', 3, start=(20.0, 0.0))]
+        pairs = PairDataset(drives, config, recipe.contrastive, recipe.augmentation)
+    run = RunDirectory.create(tmp_path, name, info)
+    trainer = Trainer(info, data, None, run, ALONE, pairs=pairs)
     assert trainer.first_sequence_step == (1 if is_temporal else 2)
     before = {k: v.detach().clone() for k, v in trainer.model.named_parameters()}
     assert trainer.run().is_finished
