@@ -8,11 +8,12 @@ import torch
 from helpers.fake_drives import FakeDrive, micro_config
 from helpers.posed_drives import PosedDrive
 
-from gsmap_core.config import LssConfig
+from gsmap_core.config import FusionConfig, LssConfig
 from gsmap_core.contrastive_config import ContrastiveConfig, PairConfig, ProjectionConfig
 from gsmap_core.data.augmentation import AugmentationConfig
 from gsmap_core.data.loading import MapDataset, collate
 from gsmap_core.data.pair_loading import PairDataset, collate_pairs
+from gsmap_core.data.sequences import SequenceConfig
 from gsmap_core.errors import ConfigError, DataError, TrainingError
 from gsmap_core.losses.contrastive import ProjectionHead
 from gsmap_core.models.checkpoint import load_checkpoint
@@ -69,7 +70,8 @@ def pairs_of(config, recipe, drives=None):
 
 def trainer_of(tmp_path, recipe, config=None, run=None, drives=None, val=None):
     config = config or lss_config()
-    data = MapDataset([FakeDrive(5)], config, recipe.augmentation, cache_gb=recipe.cache_gb)
+    labelled = [FakeDrive(5, speed_m=1.0)]
+    data = MapDataset(labelled, config, recipe.augmentation, cache_gb=recipe.cache_gb)
     info = RunInfo(config, recipe)
     pairs = None if recipe.contrastive is None else pairs_of(config, recipe, drives)
     run = run or RunDirectory.create(tmp_path, 'semi', info)
@@ -190,6 +192,7 @@ def test_pairs_are_learned_and_nothing_of_it_is_exported(tmp_path):
 
 VARIANTS = {
     'joint': {},
+    'streaming': {'sequences': SequenceConfig(num_splits=1, single_frame_share=0.5)},
     'accumulated': {'batch_size': 1, 'accumulate_steps': 2},
     'pretrained': {
         'contrastive': replace(
@@ -199,15 +202,21 @@ VARIANTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(('name', 'stop'), [('joint', 3), ('accumulated', 2), ('pretrained', 4)])
+@pytest.mark.parametrize(
+    ('name', 'stop'), [('joint', 3), ('streaming', 4), ('accumulated', 2), ('pretrained', 4)]
+)
 def test_interrupted_training_continues_identically(tmp_path, name, stop):
     recipe = recipe_of(**VARIANTS[name])
     config = lss_config()
     config = replace(config, decoder=replace(config.decoder, dropout=0.1))
+    if name == 'streaming':
+        # Steps 3 to 5 carry a memory for the labelled frames; pairs are first frames throughout.
+        config = replace(config, fusion=FusionConfig(kind='keyframe_streaming'))
     straight = trainer_of(tmp_path, recipe, config)
     straight.run()
     first = trainer_of(tmp_path, recipe, config)
     assert not first.run(stop_requested=lambda: first.step == stop).is_finished
+    assert (first.streams.save(first.run_directory, stop) is not None) == (name == 'streaming')
     torch.manual_seed(12345)
     run, info = RunDirectory.open(first.run_directory.path)
     assert info.recipe == recipe
