@@ -120,9 +120,12 @@ class PlacedLines:
 
 def _spatial(vertices: FloatArray, closed: bool) -> FloatArray:
     """Return (V, 3) vertices, height 0 where there is none; a ring repeats its first one."""
-    if vertices.shape[1] == 2:
-        vertices = np.column_stack([vertices, np.zeros(len(vertices))])
-    return np.concatenate([vertices, vertices[:1]]) if closed else vertices
+    count = len(vertices)
+    line = np.zeros((count + closed, 3))
+    line[:count, : vertices.shape[1]] = vertices
+    if closed:
+        line[count] = line[0]
+    return line
 
 
 def mismatch(current: PlacedLines, earlier: PlacedLines, max_distance_m: float) -> FloatArray:
