@@ -241,6 +241,15 @@ def test_geometry_aware_focal_cost_by_hand_and_by_a_slow_loop():
         assert float(cost[layer, query, element]) == pytest.approx(expected)
 
 
+def test_the_cost_rewards_a_good_place_only_where_the_category_is_sure():
+    """Near s = 1 the published cost falls with s where 1 - p < p^2, and rises elsewhere."""
+    golden = (5**0.5 - 1) / 2
+    logits = torch.tensor([golden - 0.05, golden + 0.05]).logit()[:, None, None]
+    scores = torch.tensor([[[0.99, 1.0]]])
+    cost = geometry_aware_focal_cost(logits, torch.tensor([0, 0]), scores, PLAIN)
+    assert (cost[..., 1] < cost[..., 0]).flatten().tolist() == [False, True]
+
+
 def test_extreme_logits_stay_finite():
     logits = torch.tensor([-100.0, 100.0], requires_grad=True)
     for is_positive in (True, False):
