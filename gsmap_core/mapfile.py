@@ -4,7 +4,8 @@
 "...", "stamp_ns": 0, "scene": "...", "map_from_base": 4x4, "elements": [{"category": "divider",
 "vertices": [[x, y], ...], "closed": false, "score": 0.93, "covariance": [[xx, xy, yy], ...], "id":
 7}]}]}`; `scene`, `map_from_base`, `score`, `covariance` and element `id` may be absent; vertices
-may have a z. A closed element does not repeat its first vertex.
+may have a z. A closed element does not repeat its first vertex. A fused map may have `origin`
+beside the range: where its frame lies on the earth.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ FORMAT_VERSION = 1
 FILE_REFERENCES: tuple[str, ...] = ('ego', 'lidar')
 
 _TOP_KEYS = ('version', 'reference', 'range', 'frames')
+_TOP_OPTIONAL = ('origin',)
 _FRAME_KEYS = ('id', 'stamp_ns', 'elements')
 _FRAME_OPTIONAL = ('scene', 'map_from_base')
 _ELEMENT_KEYS = ('category', 'vertices', 'closed')
@@ -41,6 +43,7 @@ def write_map_file(
     *,
     reference: str = 'ego',
     perception_range: PerceptionRange | None = None,
+    origin: Mapping[str, float] | None = None,
 ) -> int:
     """Write local maps, frame by frame, into a map file.
 
@@ -52,6 +55,7 @@ def write_map_file(
         maps: local maps of one reference and one range; the header takes both from the first.
         reference: reference written when there is no frame at all.
         perception_range: range written when there is no frame at all; None: the default range.
+        origin: of the map frame on the earth, written as it is; None: not said.
 
     Returns:
         Number of frames written.
@@ -71,7 +75,7 @@ def write_map_file(
             for vector_map in maps:
                 if count == 0:
                     header = (vector_map.reference, vector_map.range)
-                    stream.write(_header_text(target, *header))
+                    stream.write(_header_text(target, *header, origin))
                 if (vector_map.reference, vector_map.range) != header:
                     raise DataError(
                         f"{target}: frame '{vector_map.sample_id or vector_map.stamp_ns}' has "
@@ -84,7 +88,7 @@ def write_map_file(
                 stream.write(json.dumps(_frame_to_json(vector_map), separators=(', ', ': ')))
                 count += 1
             if count == 0:
-                stream.write(_header_text(target, *header))
+                stream.write(_header_text(target, *header, origin))
             stream.write('\n]}\n')
             stream.flush()
             os.fsync(stream.fileno())
@@ -154,7 +158,7 @@ def read_map_file(
     version = document.get('version')
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise DataError(f'{where}: version is {version!r}; expected {FORMAT_VERSION}')
-    _check_keys(document, _TOP_KEYS, (), where)
+    _check_keys(document, _TOP_KEYS, _TOP_OPTIONAL, where)
     reference = document['reference']
     if reference not in FILE_REFERENCES:
         raise DataError(
@@ -177,7 +181,12 @@ def read_map_file(
     return result
 
 
-def _header_text(target: Path, reference: str, perception_range: PerceptionRange) -> str:
+def _header_text(
+    target: Path,
+    reference: str,
+    perception_range: PerceptionRange,
+    origin: Mapping[str, float] | None,
+) -> str:
     if reference not in FILE_REFERENCES:
         raise DataError(
             f'{target}: a map file holds local maps in {" or ".join(FILE_REFERENCES)}; got '
@@ -189,7 +198,9 @@ def _header_text(target: Path, reference: str, perception_range: PerceptionRange
     }
     return (
         f'{{"version": {FORMAT_VERSION}, "reference": {json.dumps(reference)}, '
-        f'"range": {json.dumps(limits)}, "frames": ['
+        f'"range": {json.dumps(limits)}, '
+        + ('' if origin is None else f'"origin": {json.dumps(dict(origin))}, ')
+        + '"frames": ['
     )
 
 

@@ -8,9 +8,11 @@ import os
 import sys
 from pathlib import Path
 
-from gsmap_core.errors import EnvironmentProblemError
+from gsmap_core.errors import CheckpointError, EnvironmentProblemError
 
 _PACKAGE = Path(__file__).resolve().parent
+#: The checkpoint that is used when none is named.
+DEFAULT_WEIGHTS = 'maptr_tiny'
 
 
 def _share_candidates() -> list[Path]:
@@ -47,3 +49,27 @@ def resource_dir(name: str) -> Path:
 def weights_dir() -> Path:
     """Return the folder of the shipped checkpoints."""
     return _PACKAGE / 'weights'
+
+
+def resolve_weights(name_or_path: str | Path = '') -> Path:
+    """Find a checkpoint: an existing file, else one that is shipped with the package.
+
+    Args:
+        name_or_path: path of a `.safetensors` file, or the name of a shipped checkpoint; empty:
+            the default one.
+
+    Raises:
+        CheckpointError: neither exists; the message lists the shipped names.
+    """
+    text = str(name_or_path) or DEFAULT_WEIGHTS
+    path = Path(text)
+    if path.is_file():
+        return path
+    shipped = weights_dir() / f'{text}.safetensors'
+    if shipped.is_file():
+        return shipped
+    names = ', '.join(sorted(file.stem for file in weights_dir().glob('*.safetensors'))) or 'none'
+    raise CheckpointError(
+        f"checkpoint '{text}' not found: no such file, and the shipped ones are {names}; give the "
+        'path of a .safetensors file that gsmap train wrote'
+    )

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gsmap_core.errors import DataError
+from gsmap_core.errors import DataError, GsmapError
 from gsmap_core.images import decode_jpeg
-from gsmap_core.structures import ImageArray, MapElement, VectorMap
+from gsmap_core.structures import ImageArray, MapElement, PerceptionRange, VectorMap
 
 _NANOSECONDS = 1_000_000_000
 
@@ -175,5 +175,97 @@ def local_map_to_message(local_map: VectorMap, frame_id: str) -> Any:
         elements=[element_to_message(element) for element in local_map.elements],
     )
     message.header.stamp = ns_to_stamp(local_map.stamp_ns)
+    message.header.frame_id = frame_id
+    return message
+
+
+def element_from_message(message: Any, has_z: bool) -> MapElement:
+    """Return the core element of a `gsmap_ros/MapElement`.
+
+    Raises:
+        DataError: the covariance does not fit the vertices, or a number is not usable.
+        ConfigError: the category is unknown.
+    """
+    vertices = np.array([(v.x, v.y, v.z) for v in message.vertices], dtype=np.float64)
+    vertices = vertices.reshape(-1, 3)[:, : 3 if has_z else 2]
+    covariance = np.asarray(message.covariance, dtype=np.float64)
+    if covariance.size not in (0, 3 * len(vertices)):
+        raise DataError(
+            f'element has {covariance.size} covariance numbers for {len(vertices)} vertices; '
+            'expected three per vertex or none'
+        )
+    if not np.isfinite(covariance).all():
+        raise DataError('element holds a covariance that is NaN or infinite')
+    return MapElement(
+        category=int(message.category),
+        vertices=vertices,
+        closed=bool(message.closed),
+        score=float(message.score),
+        covariance=covariance.reshape(-1, 3) if covariance.size else None,
+        id=int(message.id) or None,
+        num_observations=int(message.num_observations),
+    )
+
+
+def local_map_from_message(message: Any, frame_id: str) -> tuple[VectorMap, list[str]]:
+    """Return the local map of a `gsmap_ros/MapElementArray`, without a pose.
+
+    Args:
+        message: the message.
+        frame_id: name of the ego frame.
+
+    Returns:
+        The map, and one sentence for every element that was left out because it is none.
+
+    Raises:
+        DataError: the message is in another frame, or its range is empty.
+    """
+    given = message.header.frame_id
+    if given != frame_id:
+        raise DataError(f"local map is in frame '{given}'; expected '{frame_id}': set base_frame")
+    limits = [float(getattr(message, name)) for name in ('x_min', 'x_max', 'y_min', 'y_max')]
+    if not np.isfinite(limits).all():
+        raise DataError(f'local map has the range {limits}; expected finite numbers')
+    elements, refused = [], []
+    for index, element in enumerate(message.elements):
+        try:
+            elements.append(element_from_message(element, bool(message.has_z)))
+        except GsmapError as error:
+            refused.append(f'element {index}: {error}')
+    local_map = VectorMap(
+        elements=tuple(elements),
+        stamp_ns=stamp_to_ns(message.header.stamp),
+        range=PerceptionRange(*limits),
+        sample_id=message.sample_id,
+    )
+    return local_map, refused
+
+
+def fused_map_to_message(fused: VectorMap, frame_id: str, revision: int) -> Any:
+    """Build a `gsmap_ros/VectorMap`.
+
+    Args:
+        fused: a map in the map frame.
+        frame_id: name of the map frame.
+        revision: number of the published change.
+
+    Raises:
+        DataError: the map is in another frame.
+    """
+    from gsmap_ros.msg import VectorMap as VectorMapMessage
+
+    if fused.reference != 'map':
+        raise DataError(f"fused map is in the {fused.reference} frame; expected 'map'")
+    area = fused.range
+    message = VectorMapMessage(
+        revision=revision,
+        x_min=area.x_min,
+        x_max=area.x_max,
+        y_min=area.y_min,
+        y_max=area.y_max,
+        has_z=any(element.has_z for element in fused.elements),
+        elements=[element_to_message(element) for element in fused.elements],
+    )
+    message.header.stamp = ns_to_stamp(fused.stamp_ns)
     message.header.frame_id = frame_id
     return message

@@ -21,6 +21,9 @@ MarkerKey = tuple[str, int]
 #: Ending of the namespaces that hold the ellipses; their ids are those of the elements.
 ELLIPSE_NAMESPACE = '_sigma'
 _ELLIPSE_CORNERS = 16
+#: A map of more elements is drawn as lists of line segments, one per category and square.
+MAX_STRIPS = 300
+_SQUARE_M = 100.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,54 @@ def map_markers(
         for key in sorted(previous - shown)
     ]
     return MarkerArray(markers=markers), frozenset(shown)
+
+
+def list_markers(
+    fused: VectorMap,
+    frame_id: str,
+    style: MarkerStyle,
+    previous: frozenset[MarkerKey] = frozenset(),
+) -> tuple[Any, frozenset[MarkerKey]]:
+    """Build the markers of a large map: all lines of a category in a square are one marker.
+
+    A display draws a thousand strips slowly and a few long lists fast. An element belongs to the
+    square of its first vertex. Ellipses are not drawn.
+
+    Args:
+        fused: elements in `frame_id` [m].
+        frame_id: frame of the markers.
+        style: how they are drawn.
+        previous: keys that are on display; those that are not among the new ones get a DELETE.
+
+    Returns:
+        The `MarkerArray`, and the keys now on display.
+    """
+    from visualization_msgs.msg import Marker, MarkerArray
+
+    groups: dict[MarkerKey, list[MapElement]] = {}
+    for element in fused.elements:
+        column, row = np.floor(element.vertices[0, :2] / _SQUARE_M).astype(int).tolist()
+        # 15 bits each, around the middle of the map; never 0.
+        place = 1 + ((column % (1 << 15)) << 15) + row % (1 << 15)
+        groups.setdefault((element.category_name, place), []).append(element)
+    markers = []
+    for key, elements in sorted(groups.items(), key=lambda item: item[0]):
+        marker = _styled_marker(elements[0], key, frame_id, fused.stamp_ns, style)
+        marker.type = Marker.LINE_LIST
+        marker.scale.x = style.line_width_m
+        for element in elements:
+            vertices = element.vertices
+            if element.closed:
+                vertices = np.concatenate([vertices, vertices[:1]])
+            segments = np.stack([vertices[:-1], vertices[1:]], axis=1)
+            marker.points += _points(segments.reshape(-1, vertices.shape[1]))
+        markers.append(marker)
+    shown = frozenset(groups)
+    markers += [
+        _bare_marker(frame_id, fused.stamp_ns, key, Marker.DELETE)
+        for key in sorted(previous - shown)
+    ]
+    return MarkerArray(markers=markers), shown
 
 
 def _bare_marker(frame_id: str, stamp_ns: int, key: MarkerKey, action: int) -> Any:

@@ -2,88 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gsmap_core.errors import ConfigError
+from gsmap_ros.map_builder_parameters import MAP_BUILDER_PARAMETERS
+from gsmap_ros.parameter_record import ParameterRecord
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-Value = bool | int | float | str | list[str]
-
-_TYPE_NAMES = {bool: 'bool', int: 'int', float: 'float', str: 'string', list: 'string array'}
 #: Parameters that rclpy declares itself.
 _FOREIGN = ('use_sim_time', 'start_type_description_service')
 _FOREIGN_PREFIXES = ('qos_overrides.',)
-
-
-@dataclass(frozen=True)
-class ParameterRecord:
-    """Everything about one parameter.
-
-    Args:
-        name: lower case, dots for groups, unit as suffix.
-        default: decides the type; an unset string array is `['']`, because ROS cannot tell the
-            type of an empty one.
-        description: one sentence, ends with the unit where there is one.
-        minimum: smallest allowed number.
-        maximum: largest allowed number.
-        choices: allowed texts.
-        is_structural: may only change before configure.
-    """
-
-    name: str
-    default: Value
-    description: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    is_structural: bool = True
-
-    @property
-    def type_name(self) -> str:
-        """The type as ROS users call it."""
-        return _TYPE_NAMES[type(self.default)]
-
-    @property
-    def allowed(self) -> str:
-        """The allowed values in words, or empty."""
-        if self.choices:
-            return ', '.join(self.choices)
-        if self.minimum is not None and self.maximum is not None:
-            return f'{self.minimum:g} to {self.maximum:g}'
-        return ''
-
-    def check(self, value: Any) -> None:
-        """Check type and range of a value.
-
-        Raises:
-            ConfigError: not allowed; the sentence names parameter, value and what is allowed.
-        """
-        expected = f'expected {self.type_name}' + (f' ({self.allowed})' if self.allowed else '')
-        if type(self.default) is list:
-            is_right = isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
-        else:
-            is_right = type(value) is type(self.default)
-        if not is_right:
-            hint = ''
-            if type(value) is int and type(self.default) is float:
-                hint = f'; write {value}.0'
-            raise ConfigError(
-                f"parameter '{self.name}' is {value!r} ({type(value).__name__}); {expected}{hint}"
-            )
-        is_allowed = not self.choices or value in self.choices
-        if isinstance(value, float) and not math.isfinite(value):
-            is_allowed = False
-        if self.minimum is not None and value < self.minimum:
-            is_allowed = False
-        if self.maximum is not None and value > self.maximum:
-            is_allowed = False
-        if not is_allowed:
-            raise ConfigError(f"parameter '{self.name}' is {value!r}; {expected}")
 
 
 MAPPING_PARAMETERS: tuple[ParameterRecord, ...] = (
@@ -266,6 +197,7 @@ RECORD_PARAMETERS: tuple[ParameterRecord, ...] = (
 
 NODE_PARAMETERS: Mapping[str, tuple[ParameterRecord, ...]] = {
     'mapping_node': MAPPING_PARAMETERS,
+    'map_builder_node': MAP_BUILDER_PARAMETERS,
     'replay_node': REPLAY_PARAMETERS,
     'record_node': RECORD_PARAMETERS,
 }
@@ -392,7 +324,7 @@ def parameters_markdown(node_name: str) -> str:
     """Return the parameter table of a node for the README.
 
     Args:
-        node_name: `mapping_node`, `replay_node` or `record_node`.
+        node_name: `mapping_node`, `map_builder_node`, `replay_node` or `record_node`.
     """
     lines = [
         '| Parameter | Type | Default | Allowed | At run time | Meaning |',

@@ -54,9 +54,19 @@ ARGUMENTS = [
         description='auto, cpu or cuda[:N]; empty: as in the parameter file',
     ),
     DeclareLaunchArgument(
+        'map_builder',
+        default_value='false',
+        description='true: also start the map builder, which fuses local maps into one on disk',
+    ),
+    DeclareLaunchArgument(
+        'map_directory',
+        default_value='',
+        description='folder of the map (map.directory); empty: as in the parameter file',
+    ),
+    DeclareLaunchArgument(
         'autostart',
         default_value='true',
-        description='true: configure and activate the lifecycle node at once',
+        description='true: configure and activate the lifecycle nodes at once',
     ),
     DeclareLaunchArgument(
         'rviz', default_value='false', description='true: start RViz with rviz_config'
@@ -130,6 +140,30 @@ def start(context: LaunchContext) -> list[Any]:
             output='screen',
         )
     ]
+    if to_bool('map_builder', given['map_builder']):
+        builder_overrides: dict[str, Any] = {
+            'use_sim_time': use_sim_time,
+            'autostart': overrides['autostart'],
+        }
+        if given['weights']:
+            builder_overrides['model.weights'] = overrides['model.weights']
+        if given['map_directory']:
+            builder_overrides['map.directory'] = given['map_directory']
+        nodes.append(
+            Node(
+                package='gsmap_ros',
+                executable='map_builder_node',
+                name='map_builder',
+                namespace=namespace,
+                parameters=[
+                    existing_path('params_file', given['params_file']),
+                    builder_overrides,
+                ],
+                arguments=log_arguments,
+                respawn=to_bool('use_respawn', given['use_respawn']),
+                output='screen',
+            )
+        )
     if bag:
         nodes.append(
             Node(

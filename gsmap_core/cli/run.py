@@ -10,6 +10,7 @@ from gsmap_core.cli.ros_environment import overlay_environment
 
 NODES: dict[str, str] = {
     'mapping': 'camera images and TF in, vector map out',
+    'map_builder': 'local vector maps and TF in, one persistent map out',
     'replay': 'play a bag on its topics, with /clock',
     'record': 'write topics into a bag',
 }

@@ -93,7 +93,7 @@ class GlobalMap:
         """Fuse one local map.
 
         Args:
-            local_map: in the ego frame, with its pose in the map frame; by rising stamp.
+            local_map: in the ego frame, with its pose in the map frame.
 
         Raises:
             DataError: it is in another frame, or has no pose.
@@ -120,7 +120,7 @@ class GlobalMap:
         frame.give_birth(claimed)
         num_removed = frame.give_up()
         self._replace_near({track.id: track for track in known}, frame.tracks)
-        self._stamp_ns = max(self._stamp_ns, local_map.stamp_ns)
+        self._stamp_ns = local_map.stamp_ns
         self.num_frames += 1
         num_matched += len({match.measured for match in matches})
         return Integration(len(measured), num_matched, frame.num_born, num_removed, weight)

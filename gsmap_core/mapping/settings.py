@@ -70,7 +70,7 @@ class FusionSettings:
     def __post_init__(self) -> None:
         """Validate every number."""
         for entry in fields(self):
-            low, high = _LIMITS[entry.name]
+            low, high = LIMITS[entry.name]
             value = getattr(self, entry.name)
             if not (math.isfinite(value) and low <= value <= high):
                 raise ConfigError(
@@ -99,7 +99,7 @@ class FusionSettings:
 
 
 #: Allowed values of every setting, both ends included.
-_LIMITS: dict[str, tuple[float, float]] = {
+LIMITS: dict[str, tuple[float, float]] = {
     'min_score': (0.0, 1.0),
     'point_sigma_m': (0.01, 10.0),
     'pose_sigma_m': (0.0, 10.0),

@@ -18,44 +18,19 @@ import numpy as np
 import torch
 
 from gsmap_core.config import ModelConfig
-from gsmap_core.errors import CheckpointError, ConfigError
+from gsmap_core.errors import ConfigError
 from gsmap_core.models.checkpoint import load_checkpoint
 from gsmap_core.models.fusion import FusionState
 from gsmap_core.models.postprocess import to_vector_maps
-from gsmap_core.resources import weights_dir
+from gsmap_core.resources import DEFAULT_WEIGHTS as DEFAULT_WEIGHTS
+from gsmap_core.resources import resolve_weights as resolve_weights
 from gsmap_core.runtime.inputs import InputBuilder
 from gsmap_core.runtime.stream import RESET_REASONS, StreamGuard, StreamStatus
 from gsmap_core.structures import CameraRig, SurroundFrame, VectorMap
 
 _LOGGER = logging.getLogger(__name__)
 
-#: The checkpoint that is used when none is named.
-DEFAULT_WEIGHTS = 'maptr_tiny'
 PRECISIONS: tuple[str, ...] = ('fp32', 'bf16')
-
-
-def resolve_weights(name_or_path: str | Path = '') -> Path:
-    """Find a checkpoint: an existing file, else one that is shipped with the package.
-
-    Args:
-        name_or_path: path of a `.safetensors` file, or the name of a shipped checkpoint; empty:
-            the default one.
-
-    Raises:
-        CheckpointError: neither exists; the message lists the shipped names.
-    """
-    text = str(name_or_path) or DEFAULT_WEIGHTS
-    path = Path(text)
-    if path.is_file():
-        return path
-    shipped = weights_dir() / f'{text}.safetensors'
-    if shipped.is_file():
-        return shipped
-    names = ', '.join(sorted(file.stem for file in weights_dir().glob('*.safetensors'))) or 'none'
-    raise CheckpointError(
-        f"checkpoint '{text}' not found: no such file, and the shipped ones are {names}; give the "
-        'path of a .safetensors file that gsmap train wrote'
-    )
 
 
 def resolve_device(device: str = 'auto') -> torch.device:
