@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument('--precision', choices=('fp32', 'bf16'), default='fp32')
     model.add_argument('--stride', type=int, default=1, help='map every n-th camera set')
     model.add_argument('--limit', type=int, help='map at most that many camera sets per drive')
+    model.add_argument(
+        '--store-calibration',
+        action='store_true',
+        help='fit how far the vertices are to be trusted, on these bags (validation data), and '
+        'write it into the checkpoint; its tensors stay as they are',
+    )
     add_metric_argument(parser)
     _add_rules(parser.add_argument_group('rules of the metrics'))
     parser.add_argument(

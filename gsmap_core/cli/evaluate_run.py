@@ -13,10 +13,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gsmap_core.calibration import Calibration, store_calibration
 from gsmap_core.categories import PAPER_CATEGORIES
 from gsmap_core.cli.evaluate import metric_names
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.evaluation.bev_iou import DEFAULT_MIN_SCORE
+from gsmap_core.evaluation.calibration import CalibrationEvaluator, format_calibration
 from gsmap_core.evaluation.chamfer import ChamferEvaluator
 from gsmap_core.evaluation.frames import frame_key, pair_frames
 from gsmap_core.evaluation.metric_names import SEQUENTIAL_METRICS
@@ -31,6 +33,7 @@ from gsmap_core.evaluation.report import report_dict, write_report
 from gsmap_core.evaluation.sharding import evaluate_pairs
 from gsmap_core.evaluation.tables import format_result, format_scenes
 from gsmap_core.mapfile import BadFrame, read_map_file, write_map_file
+from gsmap_core.resources import resolve_weights
 from gsmap_core.structures import VectorMap
 
 Pair = tuple[VectorMap, VectorMap]
@@ -69,11 +72,18 @@ def evaluate(args: argparse.Namespace) -> int:
         except DataError as error:
             raise DataError(f'{source}: {error}') from error
     reliability = evaluators.pop('reliability')
+    calibration = _store_calibration(args, pairs) if args.store_calibration else None
     files = _write(args, evaluators, reliability, pairs, origins)
     if args.json:
-        print(json.dumps(_summary(evaluators, reliability, left_out, files)))
+        summary = _summary(evaluators, reliability, left_out, files)
+        if calibration is not None:
+            summary['calibration'] = vars(calibration)
+        print(json.dumps(summary))
         return 0
     _print(evaluators, reliability)
+    if calibration is not None:
+        print(f'\n{format_calibration(calibration)}')
+        print(f'stored in {resolve_weights(args.weights)}')
     for path in files:
         print(f'wrote {path}')
     if left_out:
@@ -89,6 +99,18 @@ def make_accumulators(names: Sequence[str], options: MetricOptions) -> dict[str,
     }
 
 
+def _store_calibration(args: argparse.Namespace, pairs: Sequence[Pair]) -> Calibration:
+    """Fit the calibration of the checkpoint and write it into its metadata."""
+    min_score = DEFAULT_MIN_SCORE if args.min_score is None else args.min_score
+    evaluator = CalibrationEvaluator(tuple(args.categories or PAPER_CATEGORIES), 1.5, min_score)
+    for prediction, truth in pairs:
+        evaluator.add(prediction, truth)
+    scenes = sorted({truth.scene or prediction.scene for prediction, truth in pairs})
+    calibration = evaluator.result(f'{len(pairs)} camera sets of {len(scenes)} drives')
+    store_calibration(resolve_weights(args.weights), calibration)
+    return calibration
+
+
 def _check(args: argparse.Namespace, names: Sequence[str]) -> None:
     has_model = bool(args.weights or args.data)
     if has_model and (args.predictions or not (args.weights and args.data)):
@@ -98,6 +120,10 @@ def _check(args: argparse.Namespace, names: Sequence[str]) -> None:
     if not has_model and not args.ground_truth:
         raise ConfigError(
             'nothing to score; give PRED.map.json and GT.map.json, or --weights and --data'
+        )
+    if args.store_calibration and not has_model:
+        raise ConfigError(
+            '--store-calibration writes into a checkpoint; give --weights and --data'
         )
     if args.worst < 0:
         raise ConfigError(f'--worst {args.worst}; expected 0 or more frames')

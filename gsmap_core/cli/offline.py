@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 import cv2
 from tqdm import tqdm
 
+from gsmap_core.calibration import Calibration, read_calibration
 from gsmap_core.categories import PAPER_CATEGORIES
 from gsmap_core.cli.evaluate import metric_names
+from gsmap_core.cli.predict_fuse import FusedDrive, fuse_drive
 from gsmap_core.data.bag import open_bag
 from gsmap_core.data.drives import Drive
 from gsmap_core.data.image_folder import ImageFolderDrive
 from gsmap_core.data.loading import find_bags
 from gsmap_core.errors import DataError
 from gsmap_core.evaluation.chamfer import chamfer_average_precision
+from gsmap_core.evaluation.fused_map import format_gain
 from gsmap_core.evaluation.metrics import MetricOptions, make_evaluators
 from gsmap_core.evaluation.raster import raster_average_precision
 from gsmap_core.evaluation.reliability import ReliabilityEvaluator
@@ -31,6 +34,7 @@ from gsmap_core.evaluation.sharding import evaluate_pairs
 from gsmap_core.mapfile import write_map_file
 from gsmap_core.mapping.identity import IdentityTracker
 from gsmap_core.mapping.tracked import TrackedPredictor
+from gsmap_core.resources import resolve_weights
 from gsmap_core.rig import load_rig
 from gsmap_core.structures import VectorMap
 
@@ -77,6 +81,13 @@ def _mapper(args: argparse.Namespace) -> tuple[TrackedPredictor, dict[str, str]]
         predictor, IdentityTracker(), StreamGuard(), is_tracked=not args.no_ids
     )
     return mapper, engine
+
+
+def _calibration(args: argparse.Namespace) -> Calibration | None:
+    """Return what is stored with the network; the baseline has nothing."""
+    if args.engine == 'classical':
+        return None
+    return read_calibration(resolve_weights(args.weights))
 
 
 def _draw(
@@ -154,6 +165,7 @@ def predict_source(args: argparse.Namespace) -> int:
     ground_truth: list[VectorMap] = []
     outputs: list[str] = []
     failed: list[str] = []
+    fused: dict[str, FusedDrive] = {}
     mapping_s = 0.0
     for drive in drives:
         mapper.predictor.reset()
@@ -174,6 +186,10 @@ def predict_source(args: argparse.Namespace) -> int:
                 ground_truth.append(truth)
         predictions += maps.values()
         outputs += _draw(out, drive, maps, args.figures, args.video)
+        if args.fuse:
+            path = out / f'{drive.name}.fused.map.json'
+            fused[drive.name] = fuse_drive(drive, list(maps.values()), _calibration(args), path)
+            outputs.append(str(path))
     write_map_file(out / 'predictions.map.json', predictions)
     outputs.append(str(out / 'predictions.map.json'))
     summary: dict[str, Any] = {
@@ -192,6 +208,8 @@ def predict_source(args: argparse.Namespace) -> int:
         write_map_file(out / 'ground_truth.map.json', ground_truth)
         outputs.append(str(out / 'ground_truth.map.json'))
         summary |= _score(predictions, ground_truth, metrics)
+    if args.fuse:
+        summary['fused'] = {name: drive.to_dict() for name, drive in fused.items()}
     summary['outputs'] = outputs
     (out / 'summary.json').write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
     if args.json:
@@ -202,6 +220,10 @@ def predict_source(args: argparse.Namespace) -> int:
         )
         found = _score_texts(summary, metrics)
         print(', '.join(found) or 'no ground truth to score')
+        for name, result in fused.items():
+            print(f'{name}: {result.num_elements} elements fused from {result.num_frames} frames')
+            if result.gain is not None:
+                print(format_gain(result.gain))
         print('\n'.join(outputs))
     if failed:
         print(f'{len(failed)} camera sets could not be read', file=sys.stderr)

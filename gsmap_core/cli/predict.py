@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='leave out the ids that elements keep from frame to frame',
     )
+    parser.add_argument(
+        '--fuse',
+        action='store_true',
+        help='also fuse the maps of each drive into one, and compare it with the true map',
+    )
     parser.add_argument('--video', action='store_true', help='also write a video per drive')
     add_metric_argument(parser)
     parser.add_argument('--json', action='store_true', help='print the summary as JSON')

@@ -34,8 +34,9 @@ FILES = ('mapping.launch.py', 'replay.launch.py')
 #: ros-conventions: the vocabulary that ROS users know.
 EXPECTED = {
     'mapping.launch.py': [
-        'namespace', 'use_sim_time', 'params_file', 'rig', 'weights', 'device', 'autostart',
-        'rviz', 'rviz_config', 'bag', 'rate', 'log_level', 'use_respawn',
+        'namespace', 'use_sim_time', 'params_file', 'rig', 'weights', 'device', 'map_builder',
+        'map_directory', 'autostart', 'rviz', 'rviz_config', 'bag', 'rate', 'log_level',
+        'use_respawn',
     ],
     'replay.launch.py': ['bag', 'rate', 'rviz'],
 }  # fmt: skip
@@ -92,13 +93,23 @@ def test_rig_weights_and_device_set_their_parameters(repo_root: Path) -> None:
     )
 
 
+def test_the_map_builder_is_started_when_asked_for(repo_root: Path) -> None:
+    launch = read_launch_file(repo_root / 'launch' / 'mapping.launch.py')
+    assert ('gsmap_ros', 'map_builder_node') in launch.nodes
+    assert launch.parameters['map_builder_node'] == {
+        'use_sim_time', 'autostart', 'model.weights', 'map.directory',
+    }  # fmt: skip
+
+
 def test_parameter_file_is_accepted_by_the_records(repo_root: Path) -> None:
     import yaml
 
     content = yaml.safe_load((repo_root / 'config' / 'mapping.yaml').read_text(encoding='utf-8'))
-    records = {record.name: record for record in NODE_PARAMETERS['mapping_node']}
-    for name, value in content['/**']['ros__parameters'].items():
-        records[name].check(value)
+    # `/**`: both nodes that the launch file starts get them.
+    for node in ('mapping_node', 'map_builder_node'):
+        records = {record.name: record for record in NODE_PARAMETERS[node]}
+        for name, value in content['/**']['ros__parameters'].items():
+            records[name].check(value)
 
 
 @pytest.mark.parametrize(

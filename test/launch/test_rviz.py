@@ -27,12 +27,24 @@ class PublisherNotes:
 
     def __init__(self) -> None:
         self.publishers: dict[str, tuple[str, Any]] = {}
+        self.name = ''
 
     def create_lifecycle_publisher(
         self, message_type: Any, topic: str, qos: Any, **options: Any
     ) -> object:
-        self.publishers[topic.replace('~', 'mapping')] = (message_type.__name__, qos)
+        self.publishers[topic.replace('~', self.name)] = (message_type.__name__, qos)
         return object()
+
+
+def noted_publishers() -> dict[str, tuple[str, Any]]:
+    """Message type and QoS of what mapping node and map builder publish, by topic."""
+    from gsmap_ros.map_builder_output import MapBuilderOutput
+    from gsmap_ros.map_output import MapOutput
+
+    notes = PublisherNotes()
+    for notes.name, output in (('mapping', MapOutput), ('map_builder', MapBuilderOutput)):
+        output(notes, {})  # type: ignore[arg-type]
+    return notes.publishers
 
 
 def test_frames_and_view(view: dict[str, Any]) -> None:
@@ -47,15 +59,12 @@ def test_map_displays_equal_their_publishers(
 ) -> None:
     from rclpy.qos import DurabilityPolicy, HistoryPolicy, ReliabilityPolicy
 
-    from gsmap_ros.map_output import MapOutput
-
-    notes = PublisherNotes()
-    MapOutput(notes, {})  # type: ignore[arg-type]
+    noted = noted_publishers()
     shown = [d for d in view['Displays'] if d['Class'].endswith('/MarkerArray')]
     assert shown
     for display in shown:
         topic = display['Topic']
-        kind, qos = notes.publishers[topic['Value']]
+        kind, qos = noted[topic['Value']]
         assert kind == 'MarkerArray'
         words = {
             'Reliability Policy': {
@@ -76,11 +85,7 @@ def test_map_displays_equal_their_publishers(
 def test_every_marker_topic_is_shown(
     view: dict[str, Any], ros_environment: dict[str, str]
 ) -> None:
-    from gsmap_ros.map_output import MapOutput
-
-    notes = PublisherNotes()
-    MapOutput(notes, {})  # type: ignore[arg-type]
-    published = {t for t, (kind, _) in notes.publishers.items() if kind == 'MarkerArray'}
+    published = {t for t, (kind, _) in noted_publishers().items() if kind == 'MarkerArray'}
     assert published <= {d['Topic']['Value'] for d in view['Displays'] if 'Topic' in d}
 
 
