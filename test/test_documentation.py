@@ -13,7 +13,7 @@ from gsmap_core.cli.main import available_verbs, build_parser
 
 PAGES = ('README.md', *(f'docs/{name}.md' for name in (
     'installation', 'ros', 'data', 'own-vehicle', 'training', 'evaluation', 'interactionmap',
-    'architecture')))  # fmt: skip
+    'architecture', 'map-building')))  # fmt: skip
 
 
 def read(root: Path, page: str) -> str:

@@ -65,10 +65,9 @@ def write_geojson(path: Path | str, fused: VectorMap, origin: MapOrigin | None =
 
 def _feature(element: MapElement, origin: MapOrigin | None) -> dict[str, Any]:
     points = _coordinates(element, origin)
+    geometry: dict[str, Any] = {'type': 'LineString', 'coordinates': points}
     if element.closed:
         geometry = {'type': 'Polygon', 'coordinates': [[*points, points[0]]]}
-    else:
-        geometry = {'type': 'LineString', 'coordinates': points}
     properties: dict[str, Any] = {
         'category': element.category_name,
         'score': element.score,
