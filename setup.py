@@ -41,7 +41,7 @@ setup(
     python_requires='>=3.11',
     # `include`: build/ and install/ of colcon lie beside the packages and must not be picked up.
     packages=find_packages(include=['gsmap_core', 'gsmap_core.*', 'gsmap_ros', 'gsmap_ros.*']),
-    package_data={'gsmap_core': ['py.typed', 'weights/*']},
+    package_data={'gsmap_core': ['py.typed', 'viz/page/*', 'weights/*']},
     data_files=share_files(),
     install_requires=[
         'matplotlib',

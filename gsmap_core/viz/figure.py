@@ -119,7 +119,7 @@ def compose_frame_figure(
     width = style.width_px // 2 * 2
     unit = width / 1920.0
     gap = max(4, round(10 * unit))
-    strip = _camera_strip(frame, prediction, style, width, gap)
+    strip = draw_camera_strip(frame, prediction, style, width, gap)
     header = _header(frame, prediction, ground_truth, title, style, width, unit)
     panels = _panels(prediction, ground_truth, style, width, gap, unit)
     page = [header, strip, panels]
@@ -156,7 +156,7 @@ def compose_camera_strip(
     width = style.width_px // 2 * 2
     unit = width / 1920.0
     header = _header(frame, shown, None, title, style, width, unit)
-    strip = _camera_strip(frame, shown, style, width, max(4, round(10 * unit)))
+    strip = draw_camera_strip(frame, shown, style, width, max(4, round(10 * unit)))
     return np.concatenate([header, strip])
 
 
@@ -191,9 +191,21 @@ def _header(
     return bar
 
 
-def _camera_strip(
+def draw_camera_strip(
     frame: SurroundFrame, prediction: VectorMap, style: FigureStyle, width: int, gap: int
 ) -> ImageArray:
+    """Draw the cameras in one or two rows (`camera_rows`), with the elements projected.
+
+    Args:
+        frame: images and calibration.
+        prediction: elements in the ego frame.
+        style: appearance; its own width does not matter here.
+        width: of the result [px].
+        gap: between pictures [px].
+
+    Returns:
+        (H, width, 3) uint8 RGB.
+    """
     pictures = draw_overlay(frame, prediction, style.overlay, min_score=style.min_score)
     rows = camera_rows(frame.rig)
     aspects = [camera.width_px / camera.height_px for camera in frame.rig.cameras]

@@ -249,6 +249,46 @@ def test_view_draws_a_bag_beside_predictions(tmp_path, capsys):
     assert 'has no frame with id' in capsys.readouterr().err
 
 
+def test_view_of_a_bag_is_a_page_and_a_film(tmp_path, capsys):
+    bag = TinyDrive(num_frames=3).write(tmp_path / 'tiny')
+    drive = open_bag(bag)
+    truth = drive.ground_truth(1)
+    path, out = tmp_path / 'pred.map.json', tmp_path / 'out'
+    predicted = tuple(replace(e, score=0.9) for e in truth.elements[:1])
+    write_map_file(path, [replace(truth, elements=predicted)])
+    common = ['view', str(bag), '--out', str(out)]
+    assert main([*common, '--ground-truth']) == 0
+    text = capsys.readouterr().out
+    assert f'{out / "tiny.html"}: 3 frames, 3 camera pictures' in text
+    film = cv2.VideoCapture(str(out / 'tiny.mp4'))
+    assert int(film.get(cv2.CAP_PROP_FRAME_COUNT)) == 3
+    assert '"truth":[]' in (out / 'tiny.html').read_text()
+    # Of a map file only the frames that it has, with the bag's whole map beneath.
+    assert main([*common, '--predictions', str(path), '--no-video', '--json']) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary['frames'] == 1 and list(summary['out']) == ['page']
+    page = (out / 'tiny.html').read_text()
+    assert '"s":0.9' in page and '"truth":[]' not in page and '<title>tiny · Prediction' in page
+    # Nothing given: the shipped checkpoint maps the drive.
+    assert main([*common, '--no-video', '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['frames'] == 3
+    assert 'maptr_tiny' in (out / 'tiny.html').read_text()
+
+
+def test_view_of_a_bag_names_what_is_wrong(tmp_path, capsys):
+    bare = str(TinyDrive(num_frames=2, ground_truth=False).write(tmp_path / 'bare'))
+    assert main(['view', bare, '--ground-truth', '--out', str(tmp_path)]) == 2
+    assert 'has no ground truth' in capsys.readouterr().err
+    assert main(['view', bare, '--ground-truth', '--weights', 'x', '--out', str(tmp_path)]) == 2
+    assert 'give one of' in capsys.readouterr().err
+    other = tmp_path / 'other.map.json'
+    write_map_file(other, [VectorMap(stamp_ns=5, sample_id='x', map_from_base=np.eye(4))])
+    assert main(['view', bare, '--predictions', str(other), '--out', str(tmp_path)]) == 2
+    assert 'has no frame of' in capsys.readouterr().err
+    assert main(['view', bare, '--frame', '0', '--no-video']) == 2
+    assert '--no-video belongs to the page' in capsys.readouterr().err
+
+
 @pytest.fixture
 def gaussian_files(tmp_path):
     """Return predictions with covariances, 0.2 m beside the truth, and the truth."""
