@@ -44,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'side',
     )
     parser.add_argument(
+        '--bev-features',
+        nargs='+',
+        metavar='WEIGHTS',
+        help='draw the BEV features of a frame as colours for each of these checkpoints, and what '
+        'in them stays in place over all frames; BAG may be a folder of bags',
+    )
+    parser.add_argument(
         '--min-score', type=float, default=0.4, help='leave out predictions below it, 0 to 1'
     )
     parser.add_argument(
@@ -61,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from gsmap_core.errors import DataError
 
     is_picture = args.frame is not None or args.drive or args.lidar or args.gaussians
-    is_picture = is_picture or args.source.endswith('.json')
+    is_picture = is_picture or args.bev_features or args.source.endswith('.json')
     if not is_picture and not Path(args.out or '').suffix:
         from gsmap_core.cli.view_page import page_of_bag
 
@@ -83,6 +90,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary))
     else:
+        if args.bev_features:
+            from gsmap_core.cli.view_features import feature_lines
+
+            print('\n'.join(feature_lines(summary['features'])))
         print(f'{summary["title"]}: wrote {summary["out"]} ({size_px[0]} x {size_px[1]} px)')
     return 0
 
@@ -90,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_picture(args: argparse.Namespace, out: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     import cv2
 
+    from gsmap_core.cli.view_features import picture_of_features
     from gsmap_core.cli.view_pictures import picture_of_bag, picture_of_map_file
     from gsmap_core.errors import DataError
 
@@ -97,6 +109,8 @@ def _write_picture(args: argparse.Namespace, out: Path) -> tuple[dict[str, Any],
         raise DataError(f'--out {out}: expected a picture (*.png or *.jpg)')
     args.frame = args.frame or 0
     make = picture_of_map_file if args.source.endswith('.json') else picture_of_bag
+    if args.bev_features:
+        make = picture_of_features
     picture, summary = make(args)
     out.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
