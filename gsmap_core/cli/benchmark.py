@@ -30,12 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='stop after this time; called again it goes on where it was',
     )
     report.add_argument('--out', metavar='MD', help='write the report there instead of printing')
+    report.add_argument(
+        '--plot', metavar='PNG', help='draw scores over the share of labels (mapgclr suites)'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    import sys
     from pathlib import Path
 
+    from gsmap_core.cli.benchmark_labels import draw_label_curves
     from gsmap_core.cli.benchmark_records import read_records
     from gsmap_core.cli.benchmark_report import write_report
     from gsmap_core.cli.benchmark_run import run_suite
@@ -45,7 +50,11 @@ def run(args: argparse.Namespace) -> int:
     results = Path(args.results or f'out/benchmark/{suite.name}/records')
     if args.action == 'run':
         return run_suite(suite, results, args)
-    text = write_report(suite, read_records(suite, results))
+    records = read_records(suite, results)
+    if args.plot:
+        draw_label_curves(suite, records, Path(args.plot))
+        print(f'wrote {args.plot}', file=sys.stderr)
+    text = write_report(suite, records)
     if args.out:
         Path(args.out).write_text(text, encoding='utf-8')
         print(f'wrote {args.out}')

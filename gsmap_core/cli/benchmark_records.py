@@ -8,15 +8,16 @@ from typing import Any
 
 from gsmap_core.config import to_plain
 from gsmap_core.errors import ConfigError, DataError
-from gsmap_core.training.suite import Suite, SuiteDrives
+from gsmap_core.training.suite import Suite, SuiteDrives, SuiteRow
 
 
 def settings_of(suite: Suite, row: str) -> dict[str, Any]:
     """Return what makes a run of a row what it is, beside its seed."""
     chosen, drives = suite.rows[row], to_plain(suite.drives)
     # What came later is left out where it has its default: older records stay what they are.
-    if drives['rig'] == SuiteDrives.rig:
-        del drives['rig']
+    for key in ('rig', 'conditions', 'unlabelled'):
+        if drives[key] == getattr(SuiteDrives, key):
+            del drives[key]
     settings = {
         'suite': suite.name,
         'row': row,
@@ -26,6 +27,8 @@ def settings_of(suite: Suite, row: str) -> dict[str, Any]:
         'steps': suite.steps,
         'drives': drives,
     }
+    if chosen.label_percent != SuiteRow.label_percent:
+        settings['label_percent'] = chosen.label_percent
     if suite.metrics:
         settings['metrics'] = list(suite.metrics)
     if suite.extra_tests:

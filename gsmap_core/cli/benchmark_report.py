@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gsmap_core.cli.benchmark_labels import label_lines
 from gsmap_core.evaluation.comparison import Column, comparison_table, difference_table
 from gsmap_core.training.suite import Suite, SuiteDrives
 
@@ -41,6 +42,7 @@ def write_report(suite: Suite, records: dict[str, list[dict[str, Any]]]) -> str:
             records, [(pair.row, pair.host) for pair in suite.comparisons], more, published
         ),
     ]
+    lines += label_lines(suite, records)
     truth = [r['turning']['true_deg_per_m'] for r in runs if r['turning']['true_deg_per_m']]
     if truth:
         lines += [
@@ -67,7 +69,11 @@ def _recipes(suite: Suite) -> str:
 
 
 def _rig(drives: SuiteDrives) -> str:
-    return '' if drives.rig == SuiteDrives.rig else f', rig `{drives.rig}`'
+    """Return rig and light where they are not the usual ones."""
+    rig = '' if drives.rig == SuiteDrives.rig else f', rig `{drives.rig}`'
+    if drives.conditions == SuiteDrives.conditions:
+        return rig
+    return f'{rig}, light and weather `{drives.conditions}`'
 
 
 def _explanations(suite: Suite, runs: list[dict[str, Any]]) -> list[str]:

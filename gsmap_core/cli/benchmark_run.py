@@ -15,6 +15,7 @@ from gsmap_core.categories import PAPER_CATEGORIES
 from gsmap_core.cli.benchmark_records import read_records, settings_of
 from gsmap_core.cli.benchmark_speed import measure_speed
 from gsmap_core.config import ModelConfig
+from gsmap_core.data.traversal_splits import draw_labelled
 from gsmap_core.errors import ConfigError, TrainingError
 from gsmap_core.evaluation.frames import pair_frames
 from gsmap_core.evaluation.metrics import MetricOptions, make_evaluator
@@ -22,11 +23,14 @@ from gsmap_core.evaluation.report import report_dict
 from gsmap_core.evaluation.turning import TurningEvaluator
 from gsmap_core.mapfile import read_map_file
 from gsmap_core.structures import VectorMap
+from gsmap_core.training.recipe import TrainConfig
 from gsmap_core.training.run_directory import environment, write_atomically
-from gsmap_core.training.suite import Suite, check_rows
+from gsmap_core.training.suite import RepeatedTowns, Suite, SuiteRow, check_rows, resolve_row
 
 #: Test drives of the suite's own kind of town; those of `Suite.extra_tests` are `test-TITLE`.
 _TEST = 'test'
+#: Drives past the same streets, of which only images and poses are used.
+_UNLABELLED = 'unlabelled'
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,7 +59,7 @@ def run_suite(suite: Suite, results: Path, args: argparse.Namespace) -> int:
     # Made once; every run is trained and scored on the same ones.
     folders = _all_drives(suite, work, args.device) if missing else {}
     for row, seed in missing:
-        run = _train(suite, row, seed, folders['train'], work, args.device, deadline)
+        run = _train(suite, row, seed, folders, work, args.device, deadline)
         if run is None:
             print(f'{suite.name}: stopped in {row}, seed {seed}; call again to go on')
             return 0
@@ -92,6 +96,8 @@ def _all_drives(suite: Suite, work: Path, device: str) -> dict[str, Path]:
     wanted |= {
         f'{_TEST}-{title}': (setting, drives.test) for title, setting in suite.extra_tests.items()
     }
+    if drives.unlabelled is not None:
+        wanted[_UNLABELLED] = (drives.setting, drives.unlabelled)
     folders = {}
     for part, (setting, towns) in wanted.items():
         folders[part] = work / 'drives' / part
@@ -100,6 +106,8 @@ def _all_drives(suite: Suite, work: Path, device: str) -> dict[str, Path]:
             '--first-seed', str(towns.first_seed), '--towns', str(towns.towns),
             '--duration', str(drives.duration_s), '--rate', str(drives.rate_hz),
             '--width', str(drives.width_px), *(['--lidar'] if drives.lidar else []),
+            '--conditions', drives.conditions,
+            *(['--repeat', str(towns.repeat)] if isinstance(towns, RepeatedTowns) else []),
             *(['--device', device] if device.startswith('cuda') else []),
         )  # fmt: skip
     return folders
@@ -177,13 +185,14 @@ def _train(
     suite: Suite,
     row: str,
     seed: int,
-    data: Path,
+    folders: dict[str, Path],
     work: Path,
     device: str,
     deadline: float | None,
 ) -> Path | None:
     """Train, or go on with a training that was stopped; None where the time ran out."""
     name, chosen = f'{row}-seed{seed}', suite.rows[row]
+    _, recipe = resolve_row(suite, row)
     run = work / 'runs' / f'{name}-000'
     if (run / 'model.safetensors').exists():
         return run
@@ -199,11 +208,22 @@ def _train(
         # Without validation the last averaged weights count: nothing is selected.
         _gsmap(
             'train', '--config', chosen.config, '--recipe', suite.recipe_of(row),
-            '--data', str(data),
+            *_data(chosen, recipe, folders),
             '--out', str(run.parent), '--name', name, '--steps', str(suite.steps),
             '--device', device, '--set', f'seed={seed}', *chosen.overrides, *limit,
         )  # fmt: skip
     return run if (run / 'model.safetensors').exists() else None
+
+
+def _data(row: SuiteRow, recipe: TrainConfig, folders: dict[str, Path]) -> list[str]:
+    """Return the options that name the drives of a row."""
+    data = [str(folders['train'])]
+    if row.label_percent < 100:
+        bags = {path.stem: path for path in folders['train'].glob('*.mcap')}
+        data = [str(bags[name]) for name in draw_labelled(list(bags), row.label_percent)]
+    if recipe.contrastive is None:
+        return ['--data', *data]
+    return ['--data', *data, '--unlabelled', str(folders[_UNLABELLED])]
 
 
 def _pairs(scored: Path) -> list[tuple[VectorMap, VectorMap]]:

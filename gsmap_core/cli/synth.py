@@ -63,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='kind of town (normal)',
     )
     parser.add_argument(
-        '--conditions', default='mix', metavar='NAME', help='light and weather, or mix (mix)'
+        '--conditions',
+        default='mix',
+        metavar='NAME',
+        help="light and weather; mix draws the setting's, all draws every one (mix)",
     )
     parser.add_argument(
         '--lidar',

@@ -146,6 +146,18 @@ def make_label_splits(
     )
 
 
+def draw_labelled(names: Sequence[str], ratio_percent: float, seed: int = 0) -> list[str]:
+    """Return a share of drives, sorted; at least one, and those of a smaller ratio are among them.
+
+    Args:
+        names: of all drives.
+        ratio_percent: share [%].
+        seed: of the draw.
+    """
+    drawn = sorted(names, key=lambda name: (_rank(seed, name), name))
+    return sorted(drawn[: max(_rounded(ratio_percent / 100 * len(drawn)), 1)])
+
+
 def _rank(seed: int, name: str) -> bytes:
     return hashlib.sha256(f'{seed}:{name}'.encode()).digest()
 

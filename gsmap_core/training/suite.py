@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,37 +40,54 @@ class Towns:
 
 
 @dataclass(frozen=True)
+class RepeatedTowns(Towns):
+    """Consecutive towns, the same route through each several times.
+
+    Args:
+        repeat: how often it is driven again, in other light, on another line, in both directions.
+    """
+
+    repeat: int = 2
+
+
+@dataclass(frozen=True)
 class SuiteDrives:
     """The synthetic drives of a suite.
 
     Args:
         train: towns that are trained on.
         test: towns that are scored on.
+        unlabelled: towns whose images rows with a contrastive loss learn from; None: none.
         setting: kind of town.
         duration_s: of every drive [s].
         rate_hz: camera sets per second.
         width_px: of the first camera's images [px].
         lidar: whether sweeps are recorded (depth supervision needs them).
         rig: name of a rig.
+        conditions: light and weather, as `gsmap synth` takes them.
     """
 
     train: Towns
     test: Towns
+    unlabelled: RepeatedTowns | None = None
     setting: Setting = 'normal'
     duration_s: float = 10.0
     rate_hz: float = 2.0
     width_px: int = 320
     lidar: bool = False
     rig: str = 'nuscenes_like'
+    conditions: str = 'mix'
 
     def __post_init__(self) -> None:
         """Refuse to test on what was trained on."""
-        first, second = sorted((self.train, self.test), key=lambda part: part.first_seed)
-        if first.first_seed + first.towns > second.first_seed:
-            raise ConfigError(
-                f'{first.towns} towns from seed {first.first_seed} and {second.towns} from '
-                f'{second.first_seed} overlap; train and test need different towns'
-            )
+        given = [part for part in (self.train, self.test, self.unlabelled) if part is not None]
+        ordered = sorted(given, key=lambda part: part.first_seed)
+        for first, second in itertools.pairwise(ordered):
+            if first.first_seed + first.towns > second.first_seed:
+                raise ConfigError(
+                    f'{first.towns} towns from seed {first.first_seed} and {second.towns} from '
+                    f'{second.first_seed} overlap; train, test and unlabelled need different towns'
+                )
 
 
 @dataclass(frozen=True)
@@ -82,12 +100,25 @@ class SuiteRow:
         recipe: of this row, as long and with batches as large as the suite's; empty: the suite's.
         paper_map: chamfer mAP of the row that it stands for in a published table [percent]; only
             told.
+        label_percent: share of the training drives that it sees; those of a smaller share are
+            among those of a larger one.
+        curve: that it is a point of in the picture of scores over shares; empty: of none.
+
+    Raises:
+        ConfigError: the share is not above 0 and at most 100.
     """
 
     config: str
     overrides: tuple[str, ...] = ()
     recipe: str = ''
     paper_map: float | None = None
+    label_percent: float = 100.0
+    curve: str = ''
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if not 0 < self.label_percent <= 100:
+            raise ConfigError(f'label_percent is {self.label_percent:g}; expected 0 to 100')
 
 
 @dataclass(frozen=True)
@@ -193,6 +224,12 @@ def check_rows(suite: Suite) -> dict[str, tuple[ModelConfig, TrainConfig]]:
         ConfigError: a row is wrong, or its batches are larger or smaller than the others'.
     """
     found = {row: resolve_row(suite, row) for row in suite.rows}
+    for row, (_, recipe) in found.items():
+        if recipe.contrastive is not None and suite.drives.unlabelled is None:
+            raise ConfigError(
+                f"suite '{suite.name}': row '{row}' learns from unlabelled drives and "
+                'drives.unlabelled names no towns'
+            )
     sizes = {
         row: recipe.total_batch_size or recipe.batch_size * recipe.accumulate_steps
         for row, (_, recipe) in found.items()

@@ -92,7 +92,7 @@ def conditions_by_name(name: str) -> Conditions:
     """
     if name not in CONDITIONS:
         raise ConfigError(
-            f"conditions '{name}': unknown; expected one of {', '.join(CONDITIONS)} (or mix)"
+            f"conditions '{name}': unknown; expected one of {', '.join(CONDITIONS)} (or mix, all)"
         )
     return CONDITIONS[name]
 

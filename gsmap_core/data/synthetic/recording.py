@@ -67,7 +67,8 @@ class DriveSpec:
         rate_hz: camera sets per second, 2 to 12.
         image_width_px: width of the first camera's images; the others keep their proportion.
             None: as the rig says.
-        conditions: a key of `CONDITIONS`, or `mix` for a seeded draw of the setting's.
+        conditions: a key of `CONDITIONS`, `mix` for a seeded draw of the setting's, or `all` for
+            one of every light and weather whatever the setting.
         variant: 0, or the number of a repetition of the same drive; changes the conditions'
             details, traffic and exposure.
         lateral_offset_m: drive this far to the left of the lane's centre [m].
@@ -115,7 +116,7 @@ class DriveSpec:
         ):
             if not is_right:
                 raise ConfigError(f'drive: {name} = {getattr(self, name)}; expected {expected}')
-        if self.conditions != 'mix':
+        if self.conditions not in ('mix', 'all'):
             conditions_by_name(self.conditions)
 
     @property
@@ -142,6 +143,8 @@ class DriveSpec:
         seed = self.town_seed * 1_000_003 + self.drive_seed * 101 + self.variant
         if self.conditions == 'mix':
             return conditions_for_seed(seed, self.setting)
+        if self.conditions == 'all':
+            return conditions_for_seed(seed, 'normal')
         return varied(conditions_by_name(self.conditions), seed)
 
 

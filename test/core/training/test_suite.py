@@ -16,7 +16,11 @@ SHIPPED = sorted(path.stem for path in (resource_dir('config') / 'benchmarks').g
 def test_shipped_suites_name_what_exists(name: str) -> None:
     suite = load_suite(name)
     rows = check_rows(suite)
-    plain = [repr((replace(model, name=''), recipe)) for model, recipe in rows.values()]
+    shares = {row: chosen.label_percent for row, chosen in suite.rows.items()}
+    plain = [
+        repr((replace(model, name=''), recipe, shares[row]))
+        for row, (model, recipe) in rows.items()
+    ]
     assert len(set(plain)) == len(plain), 'two rows train the same'
     assert all(recipe.steps == suite.steps for _, recipe in rows.values())
     temporal = {row for row, (model, _) in rows.items() if model.has_fusion}
@@ -44,6 +48,8 @@ rows: {a: {config: maptr_mini}}
 @pytest.mark.parametrize(
     ('old', 'new', 'message'),
     [
+        ('test:', 'unlabelled: {first_seed: 4, towns: 2}, test:', 'overlap'),
+        ('maptr_mini}', 'maptr_mini, label_percent: 0}', 'label_percent is 0'),
         ('first_seed: 5', 'first_seed: 1', 'overlap'),
         ('first_seed: 5', 'first_seeds: 5', "unknown key 'first_seeds'"),
         ('seeds: [0]', 'seeds: []', 'at least one of each'),
@@ -80,4 +86,11 @@ def test_rows_have_overrides_recipes_and_equal_budgets(tmp_path) -> None:
         check_rows(load_suite(str(path)))
     path.write_text(MINIMAL.replace('rows: {', f'rows: {{{row.replace("lr", "learn")}, '))
     with pytest.raises(ConfigError, match='learn'):
+        check_rows(load_suite(str(path)))
+
+
+def test_unlabelled_drives_are_asked_for_before_anything_is_trained(tmp_path) -> None:
+    path = tmp_path / 's.yaml'
+    path.write_text(MINIMAL.replace('maptr_mini}', 'maptr_mini, recipe: mapgclr_mini}'))
+    with pytest.raises(ConfigError, match="row 'a' learns from unlabelled drives"):
         check_rows(load_suite(str(path)))
