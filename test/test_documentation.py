@@ -12,8 +12,8 @@ import pytest
 from gsmap_core.cli.main import available_verbs, build_parser
 
 PAGES = ('README.md', *(f'docs/{name}.md' for name in (
-    'installation', 'ros', 'data', 'own-vehicle', 'training', 'evaluation', 'interactionmap',
-    'architecture', 'map-building')))  # fmt: skip
+    'installation', 'ros', 'data', 'own-vehicle', 'training', 'evaluation', 'semi-supervised',
+    'interactionmap', 'architecture', 'map-building')))  # fmt: skip
 
 
 def read(root: Path, page: str) -> str:
