@@ -6,7 +6,9 @@ A `SurroundFrame` becomes one row of a `FrameBatch`, the only thing a model take
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import cv2
@@ -100,6 +102,35 @@ def decode_jpeg(data: bytes, where: str, reduction: int = 1) -> ImageArray:
             'expected JPEG or PNG; drop or re-record this frame'
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of a JPEG from its header [px]; None if it is no JPEG."""
+    if data[:2] != b'\xff\xd8':
+        return None
+    position = 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
+        # The frame header; C4, C8 and CC in its range are tables.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height = int.from_bytes(data[position + 5 : position + 7])
+            return int.from_bytes(data[position + 7 : position + 9]), height
+        # Fill bytes and markers without a body have no length.
+        has_body = marker not in (0x01, 0xFF) and not 0xD0 <= marker <= 0xD8
+        position += 2 + length if has_body else 1 if marker == 0xFF else 2
+    return None
+
+
+def decoding_reduction(width_px: int, least_width_px: int | None) -> int:
+    """Return at which fraction a JPEG may be decoded: 1, 2, 4 or 8.
+
+    Args:
+        width_px: of the picture.
+        least_width_px: it must stay at least that wide (`decode_width`); None: full size.
+    """
+    if least_width_px is None:
+        return 1
+    return next((n for n in (8, 4, 2) if -(-width_px // n) >= least_width_px), 1)
 
 
 def fitted_size(camera: Camera, image: ImageConfig) -> tuple[int, int]:
@@ -209,18 +240,28 @@ def prepared_intrinsics(camera: Camera, image: ImageConfig) -> FloatArray:
 
 def normalise(pictures: np.ndarray, image: ImageConfig) -> Tensor:
     """Turn (..., H, W, 3) RGB pictures into (..., 3, H, W) float32, less mean, over std."""
-    values = torch.from_numpy(np.ascontiguousarray(pictures)).movedim(-1, -3).float()
-    mean = torch.tensor(image.mean).view(3, 1, 1)
-    std = torch.tensor(image.std).view(3, 1, 1)
-    return (values - mean) / std
+    # NumPy, in place: torch would split this little work over threads that it must wake first.
+    values = np.moveaxis(pictures, -1, -3).astype(np.float32, order='C')
+    values -= np.array(image.mean, dtype=np.float32)[:, None, None]
+    values /= np.array(image.std, dtype=np.float32)[:, None, None]
+    return torch.from_numpy(values)
 
 
-def make_frame_batch(frames: Sequence[SurroundFrame], image: ImageConfig) -> FrameBatch:
+def _prepared_or_none(
+    image: ImageConfig, picture: ImageArray | None, camera: Camera
+) -> PictureArray | None:
+    return None if picture is None else prepare_image(picture, camera, image)
+
+
+def make_frame_batch(
+    frames: Sequence[SurroundFrame], image: ImageConfig, pool: ThreadPoolExecutor | None = None
+) -> FrameBatch:
     """Prepare camera sets for a model.
 
     Args:
         frames: B sets with the same number of cameras.
         image: the network input.
+        pool: prepares several pictures at once; None: one after the other.
 
     Raises:
         DataError: no frame, or different numbers of cameras.
@@ -233,18 +274,16 @@ def make_frame_batch(frames: Sequence[SurroundFrame], image: ImageConfig) -> Fra
         )
     pictures, matrices, extrinsics, intrinsics, masks = [], [], [], [], []
     for frame in frames:
-        row_pictures: list[np.ndarray | None] = []
-        row_intrinsics = []
-        for camera, picture in zip(frame.rig.cameras, frame.images, strict=True):
-            if picture is None:
-                row_pictures.append(None)
-            else:
-                row_pictures.append(prepare_image(picture, camera, image))
-            row_intrinsics.append(prepared_intrinsics(camera, image))
+        run: Any = map if pool is None else pool.map
+        row_pictures: list[np.ndarray | None] = list(
+            run(partial(_prepared_or_none, image), frame.images, frame.rig.cameras)
+        )
+        row_intrinsics = [prepared_intrinsics(camera, image) for camera in frame.rig.cameras]
         present = np.array([picture is not None for picture in row_pictures])
         blank = blank_pictures(1, image)[0]
         row = normalise(np.stack([blank if p is None else p for p in row_pictures]), image)
-        row[~torch.from_numpy(present)] = 0.0
+        if not present.all():
+            row[~torch.from_numpy(present)] = 0.0
         pictures.append(row)
         intrinsics.append(np.stack(row_intrinsics))
         matrix = np.tile(np.eye(4), (len(frame.rig), 1, 1))
@@ -253,7 +292,7 @@ def make_frame_batch(frames: Sequence[SurroundFrame], image: ImageConfig) -> Fra
         extrinsics.append(frame.base_from_cameras)
         masks.append(present)
     return FrameBatch(
-        images=torch.stack(pictures),
+        images=pictures[0][None] if len(pictures) == 1 else torch.stack(pictures),
         pixels_from_ego=torch.from_numpy(np.stack(matrices)).float(),
         base_from_cameras=torch.from_numpy(np.stack(extrinsics)).float(),
         intrinsics=torch.from_numpy(np.stack(intrinsics)).float(),

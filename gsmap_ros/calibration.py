@@ -114,6 +114,17 @@ def _undistortion(camera: Camera) -> _Undistortion:
     return _Undistortion(camera, map_x, map_y)
 
 
+def _reduced(camera: Camera, reduction: int) -> Camera:
+    """Return a camera for pictures that JPEG decodes at exactly 1/n, whatever their size."""
+    if reduction == 1:
+        return camera
+    intrinsics = camera.intrinsics / reduction
+    intrinsics[:2, 2] += 0.5 / reduction - 0.5
+    intrinsics[2, 2] = 1.0
+    width, height = -(-camera.width_px // reduction), -(-camera.height_px // reduction)
+    return replace(camera, width_px=width, height_px=height, intrinsics=intrinsics)
+
+
 @dataclass
 class CameraCalibration:
     """What is known about one camera, and what follows for its images.
@@ -132,7 +143,7 @@ class CameraCalibration:
     error: str = field(default='', init=False)
     _camera: Camera | None = field(default=None, init=False)
     _seen: tuple[Any, ...] = field(default=(), init=False)
-    _fitted: dict[tuple[int, int], Camera] = field(default_factory=dict, init=False)
+    _fitted: dict[tuple[int, int, int], Camera] = field(default_factory=dict, init=False)
     _undistortion: _Undistortion | None = field(default=None, init=False)
 
     @property
@@ -190,11 +201,12 @@ class CameraCalibration:
                 difference,
             )
 
-    def fit(self, image: ImageArray) -> tuple[ImageArray, Camera]:
+    def fit(self, image: ImageArray, reduction: int = 1) -> tuple[ImageArray, Camera]:
         """Return an image as the network may see it (rectified) and its calibration.
 
         Args:
             image: (H, W, 3) uint8 RGB as received.
+            reduction: it was decoded at 1/reduction of its size.
 
         Raises:
             CalibrationError: there is no calibration, or its size has another aspect than the
@@ -206,10 +218,10 @@ class CameraCalibration:
                 self.error
                 or f"camera '{self.name}': nothing received on topic '{self.info_topic}' yet"
             )
-        size = (image.shape[1], image.shape[0])
-        fitted = self._fitted.get(size)
+        key = (image.shape[1], image.shape[0], reduction)
+        fitted = self._fitted.get(key)
         if fitted is None:
-            fitted = self._fitted[size] = self._scaled(camera, *size)
+            fitted = self._fitted[key] = self._scaled(camera, *key)
         if fitted.distortion_model == 'none':
             return image, fitted
         if self._undistortion is None or self._undistortion.camera is not fitted:
@@ -219,23 +231,26 @@ class CameraCalibration:
         rectified = replace(fitted, distortion_model='none', distortion=())
         return np.asarray(flat, dtype=np.uint8), rectified
 
-    def _scaled(self, camera: Camera, width: int, height: int) -> Camera:
+    def _scaled(self, camera: Camera, width: int, height: int, reduction: int) -> Camera:
+        if (width, height) == (
+            -(-camera.width_px // reduction),
+            -(-camera.height_px // reduction),
+        ):
+            return _reduced(camera, reduction)
         scale_x, scale_y = width / camera.width_px, height / camera.height_px
         if abs(scale_x / scale_y - 1) > _ASPECT_TOLERANCE:
             raise CalibrationError(
-                f"camera '{self.name}': image is {width} x {height} px, topic '{self.info_topic}' "
-                f'is calibrated for '
+                f"camera '{self.name}': image is {width * reduction} x {height * reduction} px, "
+                f"topic '{self.info_topic}' is calibrated for "
                 f'{camera.width_px} x {camera.height_px} px; expected the same size or the same '
                 f'aspect'
             )
-        if (width, height) == (camera.width_px, camera.height_px):
-            return camera
         _LOGGER.warning(
             "camera '%s': image is %d x %d px, calibrated for %d x %d px; the intrinsics are "
             'scaled',
             self.name,
-            width,
-            height,
+            width * reduction,
+            height * reduction,
             camera.width_px,
             camera.height_px,
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gsmap_core.errors import DataError, GsmapError
-from gsmap_core.images import decode_jpeg
+from gsmap_core.images import decode_jpeg, decoding_reduction, jpeg_size
 from gsmap_core.structures import ImageArray, MapElement, PerceptionRange, VectorMap
 
 _NANOSECONDS = 1_000_000_000
@@ -87,8 +87,31 @@ def image_from_compressed(message: Any, topic: str) -> ImageArray:
     Raises:
         DataError: the bytes are not a readable image; the message names the topic and the stamp.
     """
+    return reduced_from_compressed(message, topic, None)[0]
+
+
+def reduced_from_compressed(
+    message: Any, topic: str, least_width_px: int | None
+) -> tuple[ImageArray, int]:
+    """Decode a `sensor_msgs/CompressedImage` no larger than it is needed.
+
+    Args:
+        message: the image.
+        topic: named in errors.
+        least_width_px: a JPEG is decoded at 1/2, 1/4 or 1/8 while its width stays at least this;
+            None: at full size.
+
+    Returns:
+        (H, W, 3) uint8 RGB, and the fraction's denominator.
+
+    Raises:
+        DataError: the bytes are not a readable image; the message names the topic and the stamp.
+    """
     where = f"topic '{topic}', stamp {stamp_to_ns(message.header.stamp)} ns"
-    return decode_jpeg(bytes(message.data), where)
+    data = bytes(message.data)
+    size = jpeg_size(data)
+    reduction = 1 if size is None else decoding_reduction(size[0], least_width_px)
+    return decode_jpeg(data, where, reduction), reduction
 
 
 def probe_cv_bridge() -> tuple[ImageConverter | None, str]:

@@ -1,10 +1,16 @@
-"""Turns a camera set of messages into a `SurroundFrame`: images, calibration, ego motion."""
+"""Turns a camera set of messages into a `SurroundFrame`: images, calibration, ego motion.
+
+Images are decoded by several threads at once, outside the executor, when the worker has taken the
+set: those of sets that nobody will map cost nothing.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +21,13 @@ from gsmap_core.structures import Camera, CameraRig, FloatArray, ImageArray, Sur
 from gsmap_ros.calibration import CameraCalibration
 from gsmap_ros.camera_sync import CameraSet
 from gsmap_ros.pose_source import EgoMotion, PoseSource
+from gsmap_ros.stage_times import ReceivedImage, StageTimer
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Decodes one image message; the second argument is the topic, for errors.
-ImageDecoder = Callable[[Any, str], ImageArray]
+#: Decodes one image message; the second argument is the topic, for errors. Returns the picture and
+#: the denominator of the fraction of its size it was decoded at.
+ImageDecoder = Callable[[Any, str], tuple[ImageArray, int]]
 
 
 class SetRejectedError(DataError):
@@ -62,15 +70,22 @@ class FrameBuilder:
         self._min_cameras = min(min_cameras, len(calibrations))
         self._rig_name = rig_name
         self._placed: dict[str, Camera] = {}
+        num_threads = min(len(calibrations), len(os.sched_getaffinity(0)))
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix='decode')
         self.unusable_images: Counter[str] = Counter()
         self.last_image_errors: dict[str, str] = {}
 
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
     def build(
         self,
-        camera_set: CameraSet[Any],
+        camera_set: CameraSet[ReceivedImage],
         tf_timeout_s: float,
         now_ns: Callable[[], int],
         is_stopping: Callable[[], bool],
+        timer: StageTimer | None = None,
     ) -> SurroundFrame:
         """Build the frame of a camera set; an unusable image counts as a missing one.
 
@@ -79,15 +94,20 @@ class FrameBuilder:
             tf_timeout_s: how long to wait for transforms [s].
             now_ns: the node clock [ns].
             is_stopping: ends the wait.
+            timer: notes the stages `decode` and `tf`.
 
         Raises:
             SetRejectedError: reason `unusable_images` (corrupt, uncalibrated), `no_transform`.
         """
         images, cameras = self._usable_images(camera_set)
+        if timer is not None:
+            timer.stage('decode')
         stamps = {name: camera_set.images[name][0] for name in images}
         motion = self._transforms(
             camera_set.stamp_ns, stamps, cameras, tf_timeout_s, now_ns, is_stopping
         )
+        if timer is not None:
+            timer.stage('tf')
         for name, extrinsics in motion.extrinsics.items():
             self._placed[name] = replace(cameras[name], base_from_camera=extrinsics)
         # A camera that is away keeps its last place in the rig; one that was never seen has no
@@ -108,16 +128,24 @@ class FrameBuilder:
             ),
         )
 
+    def _picture(self, name: str, message: Any) -> tuple[ImageArray, Camera]:
+        """Return one picture, rectified, and its calibration (in a thread of the pool)."""
+        image, reduction = self._decode(message, self._image_topics[name])
+        return self._calibrations[name].fit(image, reduction)
+
     def _usable_images(
-        self, camera_set: CameraSet[Any]
+        self, camera_set: CameraSet[ReceivedImage]
     ) -> tuple[dict[str, ImageArray], dict[str, Camera]]:
         images: dict[str, ImageArray] = {}
         cameras: dict[str, Camera] = {}
         problems: list[str] = []
-        for name, (_, message) in camera_set.images.items():
+        pictures = {
+            name: self._pool.submit(self._picture, name, image.message)
+            for name, (_, image) in camera_set.images.items()
+        }
+        for name, picture in pictures.items():
             try:
-                image = self._decode(message, self._image_topics[name])
-                images[name], cameras[name] = self._calibrations[name].fit(image)
+                images[name], cameras[name] = picture.result()
                 self.last_image_errors.pop(name, None)
             except (DataError, CalibrationError) as error:
                 self.unusable_images[name] += 1

@@ -27,6 +27,7 @@ from gsmap_ros.mapping_parts import MappingParts, make_parts
 from gsmap_ros.mapping_status import MappingStatus
 from gsmap_ros.node_main import forward_library_logs, run_node
 from gsmap_ros.parameters import MAPPING_PARAMETERS, NodeParameters
+from gsmap_ros.stage_times import ClosedSet, ReceivedImage, StageTimer
 from gsmap_ros.worker import NewestWinsWorker
 
 _POLL_S = 0.02
@@ -34,9 +35,6 @@ _DIAGNOSTICS_S = 1.0
 _AUTOSTART_S = 0.5
 #: Two signs of one clock jump (the clock itself, and the stamps) arrive within this wall time.
 _SAME_JUMP_S = 2.0
-
-#: A set, and the wall time at which it closed [s].
-_Item = tuple[CameraSet[Any], float]
 
 
 class MappingNode(LifecycleNode):
@@ -55,7 +53,7 @@ class MappingNode(LifecycleNode):
         for name in self._values.unknown:
             self.get_logger().warning(f"parameter '{name}' is unknown and has no effect")
         self._parts: MappingParts | None = None
-        self._worker: NewestWinsWorker[_Item] | None = None
+        self._worker: NewestWinsWorker[ClosedSet] | None = None
         self._account = SetAccount()
         self._status = MappingStatus(self._account)
         self._diagnostics = DiagnosticsPublisher(self)
@@ -163,7 +161,8 @@ class MappingNode(LifecycleNode):
         sync, now_ns = self._parts.sync, self._now_ns()
         self._status.note_stamp(stamp_ns, now_ns)
         num_resets = sync.counters.resets
-        self._route(sync.add(camera, stamp_ns, message, now_ns))
+        image = ReceivedImage(message, now_ns, time.monotonic())
+        self._route(sync.add(camera, stamp_ns, image, now_ns))
         if sync.counters.resets != num_resets:
             self._forget_past()
 
@@ -179,17 +178,19 @@ class MappingNode(LifecycleNode):
             if camera_set.outcome is Outcome.DROPPED or self._worker is None:
                 self._account.drop(camera_set.reason or 'deactivated')
             else:
-                self._worker.submit((camera_set, time.monotonic()))
+                self._worker.submit(ClosedSet(camera_set, time.monotonic()))
 
-    def _process(self, item: _Item) -> None:
+    def _process(self, item: ClosedSet) -> None:
         """Map one set (worker thread)."""
         (camera_set, closed_s), parts, worker = item, self._parts, self._worker
         assert parts is not None
+        timer = StageTimer(item)
         frame = parts.builder.build(
             camera_set,
             self._values['tf.timeout_s'],
             self._now_ns,
             lambda: worker is None or worker.is_stopping,
+            timer,
         )
         # Memory and ids live in the frame that poses are given in: another one is another place.
         frame_changed = self._fixed_frame not in ('', parts.pose.fixed_frame)
@@ -199,7 +200,11 @@ class MappingNode(LifecycleNode):
             parts.predictor.reset(reason or 'pose_jump')
         parts.predictor.score_threshold = self._values['score_threshold']
         parts.mapper.is_tracked = self._values['identity.enabled']
-        num_elements = parts.output.publish(parts.mapper.predict(frame))
+        local_map, times = parts.mapper.predict(frame), parts.predictor.last_times
+        timer.stage('postprocess', prepare=times.prepare_s, model=times.model_s)
+        num_elements = parts.output.publish(local_map)
+        timer.stage('publish')
+        self._status.stages.add(timer.times_ms)
         self._account.map_done((time.monotonic() - closed_s) * 1e3)
         self._status.set_error = ''
         if self._account.num_mapped == 1:
@@ -208,7 +213,7 @@ class MappingNode(LifecycleNode):
                 f'ego pose: {parts.pose.description}'
             )
 
-    def _on_failed(self, item: _Item, error: Exception) -> None:
+    def _on_failed(self, item: ClosedSet, error: Exception) -> None:
         """Count a set that could not be mapped, and say why (worker thread)."""
         reason, text = 'inference_error', str(error)
         if isinstance(error, SetRejectedError):
@@ -218,7 +223,7 @@ class MappingNode(LifecycleNode):
         self._account.drop(reason)
         self._status.set_error = f'{reason}: {text}'
         self.get_logger().warning(
-            f'camera set at {item[0].stamp_ns} ns dropped, {reason}: {text}',
+            f'camera set at {item.camera_set.stamp_ns} ns dropped, {reason}: {text}',
             throttle_duration_sec=5.0,
         )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gsmap_core.images import decode_width
 from gsmap_core.mapping.identity import IdentityConfig, IdentityTracker
 from gsmap_core.mapping.tracked import TrackedPredictor
 from gsmap_core.rig import load_rig
@@ -13,7 +15,7 @@ from gsmap_core.runtime.predictor import Predictor
 from gsmap_core.runtime.stream import StreamGuard
 from gsmap_ros.camera_input import CameraInputs, choose_cameras
 from gsmap_ros.camera_sync import CameraSync, SyncSettings
-from gsmap_ros.conversions import image_from_compressed, image_from_message, probe_cv_bridge
+from gsmap_ros.conversions import image_from_message, probe_cv_bridge, reduced_from_compressed
 from gsmap_ros.frame_builder import FrameBuilder, ImageDecoder
 from gsmap_ros.map_output import MapOutput
 from gsmap_ros.parameters import NodeParameters
@@ -61,6 +63,7 @@ class MappingParts:
     def close(self) -> None:
         """Give everything back that the node holds."""
         self.inputs.stop()
+        self.builder.close()
         self.transforms.close()
         if self.odometry is not None:
             self.odometry.close()
@@ -121,7 +124,7 @@ def make_parts(
     builder = FrameBuilder(
         inputs.calibrations,
         inputs.topics,
-        _decoder(node, transport),
+        _decoder(node, transport, decode_width(predictor.config.image)),
         pose,
         values['sync.min_cameras'],
         rig_name,
@@ -148,10 +151,11 @@ def make_parts(
     )
 
 
-def _decoder(node: LifecycleNode, transport: str) -> ImageDecoder:
+def _decoder(node: LifecycleNode, transport: str, least_width_px: int | None) -> ImageDecoder:
     if transport == 'compressed':
-        return image_from_compressed
+        return partial(reduced_from_compressed, least_width_px=least_width_px)
     bridge, reason = probe_cv_bridge()
     used = 'cv_bridge' if bridge else f'own conversion ({reason})'
     node.get_logger().info(f'raw images: {used}')
-    return bridge or image_from_message
+    convert = bridge or image_from_message
+    return lambda message, topic: (convert(message, topic), 1)

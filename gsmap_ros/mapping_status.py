@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gsmap_ros.camera_sync import SyncCounters
 from gsmap_ros.diagnostics import ERROR, OK, STALE, WARN, SetAccount, Status
+from gsmap_ros.stage_times import StageTimes
 
 if TYPE_CHECKING:
     from gsmap_core.mapping.tracked import TrackedPredictor
@@ -26,6 +27,7 @@ class MappingStatus:
 
     def __init__(self, account: SetAccount) -> None:
         self._account = account
+        self.stages = StageTimes()
         self._last_dropped = 0
         self._last_mapped = 0
         self.failure = ''
@@ -60,6 +62,7 @@ class MappingStatus:
             self._sets(parts.sync.counters),
             self._pose_status(parts.pose),
             self._inference(parts.info),
+            self.stages.status(),
             memory_status(parts.mapper, parts.predictor, pending_reset),
             Status('weights', OK, parts.info.get('model', ''), parts.info),
         ]

@@ -164,6 +164,12 @@ REPLAY_PARAMETERS: tuple[ParameterRecord, ...] = (
     ParameterRecord('rate', 1.0, 'Speed of the replay; 1 is real time.', 0.01, 100.0),
     ParameterRecord('loop', False, 'Begin again at the end; the clock jumps back.'),
     ParameterRecord(
+        'live',
+        False,
+        'Publish as if it happened now: stamps are moved to the system clock, and there is no '
+        '/clock.',
+    ),
+    ParameterRecord(
         'clock_hz', 100.0, 'Rate of /clock in the time of the bag [1/s].', 1.0, 1000.0
     ),
     ParameterRecord('topics', [''], 'Topics to play; empty: all whose message type is installed.'),

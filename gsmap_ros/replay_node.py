@@ -24,6 +24,7 @@ from gsmap_ros.conversions import ns_to_stamp
 from gsmap_ros.message_types import message_class, qos_profile
 from gsmap_ros.node_main import forward_library_logs, run_node
 from gsmap_ros.parameters import REPLAY_PARAMETERS, NodeParameters
+from gsmap_ros.restamp import Restamper
 
 _IMAGE_TYPES = ('sensor_msgs/msg/CompressedImage', 'sensor_msgs/msg/Image')
 #: Subscribers are complete when their number has not changed for so long; discovery takes about a
@@ -181,6 +182,7 @@ class ReplayNode(Node):
         """Publish every message at its time, and the clock in between."""
         rate, tick_ns = self._values['rate'], round(1e9 / self._values['clock_hz'])
         origin_ns: int | None = None
+        restamper: Restamper | None = None
         start_s = clock_ns = last_ns = 0.0
         count, progress_s = 0, time.monotonic() + _PROGRESS_S
 
@@ -206,13 +208,18 @@ class ReplayNode(Node):
                     message.log_time_ns,
                     time.monotonic(),
                 )
+                if self._values['live']:
+                    restamper = self._restamper(origin_ns)
                 self.get_logger().info(
                     f"playing '{self._bag.path}' at rate {rate:g}: {len(self._bag_publishers)} "
                     f'topics'
                 )
             if not run_clock(message.log_time_ns):
                 return
-            self._bag_publishers[message.topic].publish(message.data)
+            publisher, data = self._bag_publishers[message.topic], message.data
+            if restamper is not None:
+                data = restamper.restamp(bytes(data), publisher.msg_type)
+            publisher.publish(data)
             count, last_ns = count + 1, message.log_time_ns
             if time.monotonic() > progress_s:
                 progress_s = time.monotonic() + _PROGRESS_S
@@ -222,7 +229,14 @@ class ReplayNode(Node):
         run_clock(last_ns + self._values['drain_s'] * 1e9)
         self.get_logger().info(f'played {count} messages, {(last_ns - origin_ns) / 1e9:.1f} s')
 
+    def _restamper(self, origin_ns: int) -> Restamper:
+        """Return what moves the stamp `origin_ns` to this moment, and the others with the rate."""
+        start_ns, rate = time.time_ns(), self._values['rate']
+        return Restamper(lambda stamp_ns: start_ns + int((stamp_ns - origin_ns) / rate))
+
     def _publish_clock(self, stamp_ns: float) -> None:
+        if self._values['live']:
+            return
         self._clock_publisher.publish(Clock(clock=ns_to_stamp(int(stamp_ns))))
 
     def finish(self) -> None:

@@ -16,6 +16,7 @@ from gsmap_ros.launch_arguments import (
     absolute_name,
     existing_path,
     patched_rviz_config,
+    shown_image_topics,
     to_bool,
     to_positive_float,
 )
@@ -100,12 +101,14 @@ def rviz_node(context: LaunchContext, namespace: str, use_sim_time: bool) -> Nod
             'rviz:=true, but rviz2 is not installed; run: '
             'sudo apt-get install ros-$ROS_DISTRO-rviz2'
         ) from None
-    source = existing_path('rviz_config', context.launch_configurations['rviz_config'])
+    given = context.launch_configurations
+    source = existing_path('rviz_config', given['rviz_config'])
+    topics = shown_image_topics(existing_path('params_file', given['params_file']), given['rig'])
     return Node(
         package='rviz2',
         executable='rviz2',
         namespace=namespace,
-        arguments=['-d', str(patched_rviz_config(source, namespace))],
+        arguments=['-d', str(patched_rviz_config(source, namespace, image_topics=topics))],
         parameters=[{'use_sim_time': use_sim_time}],
         output='screen',
     )

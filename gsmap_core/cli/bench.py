@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, str] = {
     'overhead': 'time of a model at inference against that of its host',
     'evaluate': "time and memory of the metrics on a set as large as a dataset's",
     'stream': 'time and memory of a frame at the end of a long drive against its beginning',
+    'node': 'time from the stamp of an image to the published map, stage by stage',
     'convert': 'megabytes per second from camera images to a bag, beside a plain copy',
 }
 

@@ -6,7 +6,9 @@ The transform between the frames goes into the network with the batch, and turns
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +21,8 @@ from gsmap_core.images import FrameBatch, make_frame_batch
 from gsmap_core.structures import FloatArray, SurroundFrame
 
 _LOGGER = logging.getLogger(__name__)
+#: Pictures that are prepared at once.
+_MAX_THREADS = 4
 
 #: What stands for the pose of a camera set that has none, see `FrameBatch.map_from_base`.
 _LOST_POSE = np.full((4, 4), np.nan)
@@ -49,6 +53,9 @@ class InputBuilder:
         self.config = config
         self._poses: list[FloatArray] | None = None
         self._has_warned = False
+        # Its threads begin with the first camera set.
+        num_threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix='prepare')
 
     def reset(self) -> None:
         """Forget the poses of the sets before."""
@@ -72,7 +79,7 @@ class InputBuilder:
                 ', '.join(frames[0].rig.names),
             )
         frames = [in_order(frame, names) for frame in frames]
-        batch = make_frame_batch(frames, self.config.image)
+        batch = make_frame_batch(frames, self.config.image, self._pool)
         transforms = None
         if self.config.reference == 'lidar':
             transforms = [ego_from_lidar(frame.rig, self.config) for frame in frames]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,19 @@ def resolve_device(device: str = 'auto') -> torch.device:
                 'devices); use cpu or install a CUDA build of torch'
             )
     return result
+
+
+@dataclass(frozen=True)
+class PredictTimes:
+    """How long the parts of one call took.
+
+    Args:
+        prepare_s: images resized, normalised and handed to the device [s].
+        model_s: the network [s]; what follows is post-processing.
+    """
+
+    prepare_s: float = 0.0
+    model_s: float = 0.0
 
 
 class Predictor:
@@ -115,6 +129,7 @@ class Predictor:
         self._guards = [self._new_guard()]
         self._resets = StreamStatus()
         self._lacks_pose = False
+        self.last_times = PredictTimes()
         _LOGGER.info('%s on %s (%s)', self.config.name, self.device, self.precision)
 
     @property
@@ -266,11 +281,17 @@ class Predictor:
         """
         if self.is_temporal:
             self._guard(frames)
+        start_s = time.perf_counter()
         inputs = self._inputs.build(frames)
         batch = inputs.batch.to(self.device)
+        prepared_s = time.perf_counter()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
             output = self.model(batch, self._state)
         self._state = output.state
+        if self.device.type == 'cuda':
+            # Post-processing would wait here anyway; this way the time belongs to the network.
+            torch.cuda.synchronize(self.device)
+        self.last_times = PredictTimes(prepared_s - start_s, time.perf_counter() - prepared_s)
         return to_vector_maps(
             output,
             self.config,

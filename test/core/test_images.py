@@ -1,5 +1,8 @@
 """Image preparation: the pixels move and the matrices follow."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -12,8 +15,11 @@ from gsmap_core.geometry.transforms import make_transform
 from gsmap_core.images import (
     decode_jpeg,
     decode_width,
+    decoding_reduction,
     fitted_size,
+    jpeg_size,
     make_frame_batch,
+    normalise,
     prepare_image,
     prepared_intrinsics,
 )
@@ -89,6 +95,44 @@ def test_decoding_gives_rgb_and_reduces():
     data = cv2.imencode('.png', blue)[1].tobytes()
     assert decode_jpeg(data, 'x')[0, 0].tolist() == [0, 0, 255]
     assert decode_jpeg(data, 'x', 4).shape == (16, 16, 3)
+
+
+def test_the_size_of_a_jpeg_is_read_from_its_header():
+    noise = np.random.default_rng(0).integers(0, 255, (45, 83, 3), np.uint8)
+    for options in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]):
+        data = cv2.imencode('.jpg', noise, options)[1].tobytes()
+        assert jpeg_size(data) == (83, 45)
+    # A comment before the frame header, and fill bytes before its marker.
+    assert jpeg_size(data[:2] + b'\xff\xfe\x00\x06abcd\xff' + data[2:]) == (83, 45)
+    assert jpeg_size(cv2.imencode('.png', noise)[1].tobytes()) is None
+    assert all(jpeg_size(data[:length]) in (None, (83, 45)) for length in range(200))
+    assert jpeg_size(b'\xff\xd8' + b'\xff\xe0\x00\x00' * 9) is None
+
+
+@pytest.mark.parametrize(
+    ('width', 'least', 'reduction'),
+    [(1600, 320, 4), (1600, 200, 8), (1600, 401, 2), (1600, 801, 1), (1550, 775, 2),
+     (1549, 775, 2), (640, None, 1), (100, 320, 1)],
+)  # fmt: skip
+def test_pictures_are_decoded_no_smaller_than_needed(width, least, reduction):
+    assert decoding_reduction(width, least) == reduction
+
+
+def test_normalised_pictures_by_hand_and_by_several_threads():
+    image = ImageConfig(64, 32, mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 5.0))
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 32, 64, 3), np.uint8)
+    values = normalise(pictures, image)
+    assert values.shape == (2, 3, 32, 64) and values.is_contiguous()
+    mean, std = np.array(image.mean, np.float32), np.array(image.std, np.float32)
+    assert values[1, :, 3, 4].tolist() == ((pictures[1, 3, 4] - mean) / std).tolist()
+    cameras = tuple(replace(make_camera(64, 32), name=name) for name in 'abc')
+    big = np.random.default_rng(1).integers(0, 255, (2, 32, 64, 3), np.uint8)
+    frame = SurroundFrame(0, CameraRig('three', cameras), (big[0], None, big[1]))
+    with ThreadPoolExecutor(2) as pool:
+        together = make_frame_batch([frame, frame], image, pool)
+    alone = make_frame_batch([frame], image)
+    assert torch.equal(together.images[1], alone.images[0])
+    assert alone.images[0, 1].abs().max() == 0.0 and alone.images[0, 2].abs().max() > 0.0
 
 
 def test_a_fixed_factor_truncates_sizes_and_scales_the_matrix_exactly():

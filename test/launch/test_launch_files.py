@@ -20,6 +20,7 @@ from gsmap_ros.launch_arguments import (
     absolute_name,
     existing_path,
     patched_rviz_config,
+    shown_image_topics,
     to_bool,
     to_positive_float,
 )
@@ -112,6 +113,60 @@ def test_parameter_file_is_accepted_by_the_records(repo_root: Path) -> None:
             records[name].check(value)
 
 
+@pytest.mark.parametrize('name', ['nuscenes_bag', 'av2_bag', 'example_vehicle'])
+def test_parameter_files_of_vehicles(
+    repo_root: Path, name: str, ros_environment: dict[str, str]
+) -> None:
+    """Allowed values; and the node gets them in any namespace, the map builder does not."""
+    import rclpy
+    import yaml
+    from rclpy.node import Node
+
+    path = repo_root / 'config' / f'{name}.yaml'
+    content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    values = content['/**/mapping']['ros__parameters']
+    records = {record.name: record for record in NODE_PARAMETERS['mapping_node']}
+    for key, value in values.items():
+        records[key].check(value)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        for node_name, namespace, expected in (
+            ('mapping', '', values), ('mapping', 'car', values), ('map_builder', '', {}),
+        ):  # fmt: skip
+            node = Node(
+                node_name,
+                namespace=namespace,
+                context=context,
+                cli_args=['--ros-args', '--params-file', str(path)],
+                automatically_declare_parameters_from_overrides=True,
+            )
+            got = {key: node.get_parameter(key).value for key in values if node.has_parameter(key)}
+            assert {k: list(v) if isinstance(v, tuple) else v for k, v in got.items()} == expected
+            node.destroy_node()
+    finally:
+        context.try_shutdown()
+
+
+def test_bags_of_the_datasets_have_the_cameras_that_are_named(repo_root: Path) -> None:
+    from gsmap_core.rig import load_rig
+
+    for name, rig in (('nuscenes_bag', 'nuscenes_like'), ('av2_bag', 'av2_like')):
+        topics = shown_image_topics(repo_root / 'config' / f'{name}.yaml')
+        assert tuple(topics) == load_rig(rig).names
+
+
+def test_image_topics_are_those_that_the_node_subscribes(repo_root: Path) -> None:
+    config = repo_root / 'config'
+    assert shown_image_topics(config / 'mapping.yaml') == {}
+    assert shown_image_topics(config / 'example_vehicle.yaml') == {
+        name: f'{name}/image_raw/compressed' for name in ('front', 'left', 'right', 'back')
+    }
+    # The argument wins over the file.
+    found = shown_image_topics(config / 'example_vehicle.yaml', 'av2_like')
+    assert found['ring_front_center'] == 'ring_front_center/image_raw/compressed'
+
+
 @pytest.mark.parametrize(
     ('text', 'value'),
     [('true', True), ('True', True), ('1', True), ('off', False), (' FALSE ', False)],
@@ -140,6 +195,25 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_names_in_a_namespace() -> None:
     assert absolute_name('', 'mapping') == '/mapping'
     assert absolute_name('/car/left/', 'mapping') == '/car/left/mapping'
+
+
+def test_rviz_gets_a_panel_for_every_camera(repo_root: Path) -> None:
+    import yaml
+
+    config = repo_root / 'config'
+    topics = shown_image_topics(config / 'av2_bag.yaml')
+    patched = patched_rviz_config(config / 'gsmap.rviz', 'car', image_topics=topics)
+    try:
+        displays = yaml.safe_load(patched.read_text())['Visualization Manager']['Displays']
+    finally:
+        patched.unlink()
+    panels = [display for display in displays if display['Class'].endswith('/Image')]
+    assert [panel['Topic']['Value'] for panel in panels] == [
+        f'/car/{name}/image_rect/compressed' for name in topics
+    ]
+    assert panels[0]['Name'] == 'Camera ring front center'
+    assert panels[0]['Topic']['Reliability Policy'] == 'Best Effort'
+    assert len({display['Name'] for display in displays}) == len(displays)
 
 
 def test_rviz_topics_move_into_the_namespace(repo_root: Path) -> None:

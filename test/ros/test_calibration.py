@@ -163,3 +163,27 @@ def test_undistortion_brings_points_to_where_a_pinhole_sees_them(
         assert np.abs(found - expected).max() < 0.5
         # The test means something only if the lens really moves the dot.
     assert np.abs(distorted - (rays @ matrix.T)[:, :2]).max() > 1.5
+
+
+@pytest.mark.parametrize(('width', 'height', 'reduction'), [(160, 120, 4), (157, 119, 4)])
+def test_pictures_decoded_smaller_have_exactly_smaller_intrinsics(
+    width: int, height: int, reduction: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    calibration = make_calibration(True, width=width, height=height)
+    size = -(-height // reduction), -(-width // reduction)
+    _, camera = calibration.fit(np.zeros((*size, 3), np.uint8), reduction)
+    assert (camera.height_px, camera.width_px) == size
+    # Centres of four pixels in a row lie at 0 to 3; that of the one they become at 1.5 of these.
+    assert camera.intrinsics[0].tolist() == [22.5, 0.0, (80.5 - 1.5) / 4]
+    assert camera.intrinsics[1].tolist() == [0.0, 22.75, (60.5 - 1.5) / 4]
+    assert caplog.text == ''
+
+
+def test_a_picture_of_that_size_without_reduction_is_a_resized_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calibration = make_calibration(True)
+    calibration.fit(np.zeros((30, 40, 3), np.uint8), 4)
+    assert caplog.text == ''
+    _, resized = calibration.fit(np.zeros((30, 40, 3), np.uint8))
+    assert resized.width_px == 40 and 'the intrinsics are scaled' in caplog.text

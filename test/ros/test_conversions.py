@@ -78,6 +78,16 @@ def test_compressed_images_and_corrupt_ones() -> None:
         conversions.image_from_compressed(SimpleNamespace(data=data[30:], header=header), TOPIC)
 
 
+def test_compressed_images_are_decoded_no_larger_than_needed() -> None:
+    picture = np.zeros((90, 160, 3), np.uint8)
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=3, nanosec=4))
+    for least_px, reduction in ((None, 1), (100, 1), (50, 2), (40, 4), (1, 8)):
+        data = cv2.imencode('.jpg', picture)[1].tobytes()
+        message = SimpleNamespace(data=data, header=header)
+        image, found = conversions.reduced_from_compressed(message, TOPIC, least_px)
+        assert found == reduction and image.shape == (-(-90 // found), 160 // found, 3)
+
+
 def make_map() -> VectorMap:
     return VectorMap(
         (

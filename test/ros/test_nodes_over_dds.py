@@ -133,6 +133,21 @@ def test_diagnostics_tell_the_state(six_camera_run: tuple[FaultyDrive, Run]) -> 
     assert float(run.counters['latency_p95_ms']) >= float(run.counters['latency_p50_ms'])
 
 
+def test_diagnostics_tell_where_the_time_goes(six_camera_run: tuple[FaultyDrive, Run]) -> None:
+    _, run = six_camera_run
+    level, text, values = run.diagnostics()[-1]['timing']
+    assert level == 0 and 'from stamp to map at the median' in text
+    assert int(values['sets']) == int(run.counters['sets_mapped'])
+    medians = {
+        key.removesuffix('_p50_ms'): float(value)
+        for key, value in values.items()
+        if key.endswith('_p50_ms')
+    }
+    for name in ('decode', 'prepare', 'model', 'postprocess', 'publish', 'total'):
+        assert medians[name] > 0.0, name
+    assert medians['total'] > medians['model']
+
+
 @pytest.fixture(scope='module')
 def faulty_run(
     tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], checkpoint: Path
