@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gsmap_ros.camera_sync import CameraSet, Outcome
@@ -85,6 +87,12 @@ def test_percentiles_and_what_diagnostics_say() -> None:
     )
     assert status.values['sets'] == 101 and status.values['model_p95_ms'] == '96.0'
     assert {f'{name}_p50_ms' for name in (*STAGES, 'overhead', 'total')} < set(status.values)
+
+
+def test_the_documentation_explains_every_stage(repo_root: Path) -> None:
+    page = (repo_root / 'docs' / 'ros.md').read_text(encoding='utf-8')
+    rows = '\n'.join(f'| `{name}` | {text} |' for name, text in STAGES.items())
+    assert f'| Stage | What happens |\n|---|---|\n{rows}\n\n' in page
 
 
 def test_what_counts_as_overhead() -> None:
