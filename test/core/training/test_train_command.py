@@ -15,7 +15,8 @@ from helpers.fake_drives import FakeDrive, micro_config
 from helpers.painted_drive import PosedRecording
 
 from gsmap_core.cli import main
-from gsmap_core.config import to_plain
+from gsmap_core.cli.train import _recipe_path
+from gsmap_core.config import load_model_config, to_plain
 from gsmap_core.data.bag import write_bag
 from gsmap_core.data.sequences import SequenceBatches
 from gsmap_core.models.checkpoint import load_checkpoint, save_checkpoint
@@ -94,6 +95,13 @@ def test_a_recipe_of_a_paper_runs_on_one_process_with_its_batch(data, tmp_path, 
     assert main.main([*command, '--set', 'total_batch_size=5', 'batch_size=2']) == 2
     assert 'does not divide it' in ' '.join(capsys.readouterr().err.split())
     assert not (tmp_path / 'micro-001').exists()
+
+
+def test_the_recipe_follows_from_the_model():
+    names = ('interactionmap_r_mini', 'gsmap_live_tiny', 'maptrv2_mini')
+    found = [_recipe_path(None, load_model_config(name)).stem for name in names]
+    expected = ['synthetic_mini_sequences', 'synthetic_tiny_sequences', 'synthetic_mini']
+    assert found == expected
 
 
 def losses_of(run):
