@@ -73,9 +73,50 @@
   const request = () => {
     if (!pending) { pending = true; requestAnimationFrame(draw); }
   };
-  const stroke = (path, style, pixels, alpha = 1) => {
-    pen.globalAlpha = alpha; pen.strokeStyle = style; pen.lineWidth = pixels / view.scale;
-    pen.stroke(path);
+  const stroke = (path, style, pixels, alpha = 1, to = pen) => {
+    to.globalAlpha = alpha; to.strokeStyle = style; to.lineWidth = pixels / view.scale;
+    to.stroke(path);
+  };
+  const aim = (to) => {
+    const k = ratio * view.scale;
+    to.setTransform(k, 0, 0, -k, ratio * size[0] / 2 - k * view.x, ratio * size[1] / 2 + k * view.y);
+    to.lineJoin = to.lineCap = 'round';
+  };
+  const thin = () => Math.max(1.2, Math.min(3, 0.12 * view.scale));
+
+  // The lines of all frames are many: they are kept as a picture. While the view moves and drawing
+  // them anew takes long, the picture moves with it and is renewed a moment later.
+  const sheet = { canvas: document.createElement('canvas'), key: '', look: '', cost: 0, timer: 0 };
+  const sheetLook = () => JSON.stringify([shown, state.score, root.dataset.theme, size, ratio]);
+  const renewSheet = () => {
+    const begin = performance.now(), to = sheet.canvas.getContext('2d');
+    sheet.canvas.width = canvas.width;
+    sheet.canvas.height = canvas.height;
+    aim(to);
+    if (shown.truth) stroke(truthPath, colour('truth'), 3.2 * thin(), 0.75, to);
+    if (shown.all) {
+      for (let i = 0; i < frames.length; i += 1) {
+        for (const [id, path] of pathsOf(i)) {
+          if (shown[id]) stroke(path, categories.get(id).colour, thin(), 0.3, to);
+        }
+      }
+    }
+    Object.assign(sheet, { look: sheetLook(), key: JSON.stringify(view), view: { ...view } });
+    sheet.cost = performance.now() - begin;
+  };
+  const drawSheet = () => {
+    const isSame = sheet.look === sheetLook();
+    if (!isSame || (sheet.key !== JSON.stringify(view) && sheet.cost < 30)) renewSheet();
+    else if (sheet.key !== JSON.stringify(view) && !sheet.timer) {
+      sheet.timer = setTimeout(() => { sheet.timer = 0; renewSheet(); request(); }, Math.max(180, 2 * sheet.cost));
+    }
+    const k = view.scale / sheet.view.scale;
+    pen.setTransform(
+      k, 0, 0, k,
+      ratio * (size[0] / 2 * (1 - k) + (sheet.view.x - view.x) * view.scale),
+      ratio * (size[1] / 2 * (1 - k) - (sheet.view.y - view.y) * view.scale),
+    );
+    pen.drawImage(sheet.canvas, 0, 0);
   };
   const sigmas = (item, index) => {
     const [xx, xy, yy] = item.covariance.slice(3 * index, 3 * index + 3).map((value) => value / 1e4);
@@ -99,18 +140,8 @@
     pen.setTransform(1, 0, 0, 1, 0, 0);
     pen.globalAlpha = 1;
     pen.clearRect(0, 0, canvas.width, canvas.height);
-    const k = ratio * view.scale;
-    pen.setTransform(k, 0, 0, -k, ratio * size[0] / 2 - k * view.x, ratio * size[1] / 2 + k * view.y);
-    pen.lineJoin = pen.lineCap = 'round';
-    const thin = Math.max(1.2, Math.min(3, 0.12 * view.scale));
-    if (shown.truth) stroke(truthPath, colour('truth'), 3.2 * thin, 0.75);
-    if (shown.all) {
-      for (let i = 0; i < frames.length; i += 1) {
-        for (const [id, path] of pathsOf(i)) {
-          if (shown[id]) stroke(path, categories.get(id).colour, thin, 0.3);
-        }
-      }
-    }
+    drawSheet();
+    aim(pen);
     if (shown.path) {
       stroke(drivenPath, colour('page'), 5, 0.9);
       stroke(drivenPath, colour('vehicle'), 2.4, 0.8);
@@ -120,7 +151,7 @@
       const path = new Path2D(), { colour: style, area } = categories.get(item.category);
       trace(path, item);
       if (area && item.closed) { pen.globalAlpha = 0.18; pen.fillStyle = style; pen.fill(path); }
-      stroke(path, style, thin + 1.6, item.score === undefined ? 1 : 0.3 + 0.7 * item.score);
+      stroke(path, style, thin() + 1.6, item.score === undefined ? 1 : 0.3 + 0.7 * item.score);
       if (shown.sigma) ellipses(item, style);
     }
     drawVehicle(pose);
