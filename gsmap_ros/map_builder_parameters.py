@@ -25,7 +25,11 @@ _FUSION_PARAMETERS: tuple[ParameterRecord, ...] = (
         'Errors of maps that were made closer together are not independent; such a map counts by '
         'its share of this distance; 0: every map counts in full [m].',
     ),
-    _fusion('confirm_observations', 'An element is in the map when so many maps have shown it.'),
+    _fusion('confirm_observations', 'A vertex needs so many sightings to be confirmed.'),
+    _fusion(
+        'confirm_probability',
+        'And this probability of being there, by sightings and misses [0 to 1].',
+    ),
     _fusion('detection_probability', 'How often an element that is there is reported [0 to 1].'),
     _fusion(
         'false_probability', 'How often one that is not there is reported at a place [0 to 1].'

@@ -26,6 +26,8 @@ from gsmap_core.structures import FloatArray, PerceptionRange
 
 #: A measured ring stands for the open pieces of which it covers this share.
 _ADOPTED_SHARE = 0.7
+#: A ring should be seen when this share of its vertices is in view.
+_RING_IN_VIEW = 0.7
 
 
 class FrameUpdate:
@@ -125,7 +127,8 @@ class FrameUpdate:
             visible = in_view(track.xy, base_from_map, extent, margin)
             if track.closed:
                 # A ring is seen or missed as a whole.
-                is_missed = bool(visible.all()) and not self._seen[identity].any()
+                is_in_view = float(visible.mean()) >= _RING_IN_VIEW
+                is_missed = is_in_view and not self._seen[identity].any()
                 visible = np.full(len(track), is_missed)
             else:
                 visible = visible & ~self._seen[identity]

@@ -28,7 +28,8 @@ class FusionSettings:
         max_gate_m: nor wider than this [m].
         max_angle_rad: greatest angle between a line and the element it is of [rad].
         min_length_m: what is new and shorter starts no element [m].
-        confirm_observations: a vertex is confirmed when so many frames have seen it.
+        confirm_observations: a vertex is confirmed when so many frames have seen it,
+        confirm_probability: and it is there with this probability, by the evidence so far.
         detection_probability: how often an element that is there is reported; decides with the
             next one how fast an element is believed and given up.
         false_probability: how often an element that is not there is reported at its place.
@@ -57,7 +58,8 @@ class FusionSettings:
     max_gate_m: float = 1.8
     max_angle_rad: float = 0.5
     min_length_m: float = 3.0
-    confirm_observations: int = 4
+    confirm_observations: int = 3
+    confirm_probability: float = 0.7
     detection_probability: float = 0.5
     false_probability: float = 0.15
     max_evidence: float = 4.0
@@ -88,6 +90,11 @@ class FusionSettings:
             )
 
     @property
+    def confirm_evidence(self) -> float:
+        """Log-odds from which on a vertex counts as confirmed."""
+        return math.log(self.confirm_probability / (1 - self.confirm_probability))
+
+    @property
     def hit_evidence(self) -> float:
         """What a sighting adds to the log-odds of being there (binary Bayes filter)."""
         return math.log(self.detection_probability / self.false_probability)
@@ -113,6 +120,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     'max_angle_rad': (0.05, 1.5),
     'min_length_m': (0.5, 50.0),
     'confirm_observations': (1, 1000),
+    'confirm_probability': (0.5, 0.999),
     'detection_probability': (0.01, 0.99),
     'false_probability': (0.001, 0.98),
     'max_evidence': (0.5, 50.0),

@@ -88,7 +88,9 @@ class Track:
             Start and end (exclusive), at least two vertices (a ring: all of them); None where the
             element is not confirmed.
         """
-        good = (self.hits >= settings.confirm_observations) & (self.evidence > 0)
+        good = (self.hits >= settings.confirm_observations) & (
+            self.evidence >= settings.confirm_evidence
+        )
         if self.closed:
             return (0, len(self)) if 2 * int(good.sum()) > len(self) else None
         places = np.flatnonzero(good)

@@ -103,7 +103,7 @@ def test_a_drive_gives_whole_lines_close_to_the_truth():
         assert np.abs(middle).max() < 4 * 0.2 / np.sqrt(30)
     gain = fusion_gain(result, frames, street.truth(), min_score=0.4)
     assert gain.fused.distance_m < 0.5 * gain.single.distance_m
-    assert gain.fused.completeness > 0.95  # what was seen fewer than four times is not in it
+    assert gain.fused.completeness > 0.95  # what was seen once or twice is not in it
 
 
 def test_a_crossing_is_one_ring_with_its_corners():

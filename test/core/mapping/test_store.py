@@ -332,7 +332,7 @@ def test_a_hundred_kills_lose_nothing_that_was_confirmed(tmp_path: Path, repo_ro
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
