@@ -5,6 +5,7 @@ A `SurroundFrame` becomes one row of a `FrameBatch`, the only thing a model take
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -25,6 +26,7 @@ from gsmap_core.structures import Camera, FloatArray, ImageArray, SurroundFrame
 #: Prepared pictures: uint8, or float32 with bilinear interpolation.
 PictureArray = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
+_SCRATCH = threading.local()
 _REDUCED_FLAGS = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -170,6 +172,13 @@ def decode_width(image: ImageConfig) -> int | None:
     return None if exact else image.width_px
 
 
+def _blank(image: ImageConfig) -> np.ndarray:
+    """Return one padding pixel, see `blank_pictures`."""
+    if image.interpolation == 'bilinear':
+        return np.array(image.mean, dtype=np.float32)
+    return np.round(image.mean).astype(np.uint8)
+
+
 def blank_pictures(num_pictures: int, image: ImageConfig) -> PictureArray:
     """Return (N, H, W, 3) prepared pictures of the padding colour.
 
@@ -177,9 +186,7 @@ def blank_pictures(num_pictures: int, image: ImageConfig) -> PictureArray:
     colour, which normalises to exactly 0 as in the published models.
     """
     shape = (num_pictures, image.height_px, image.width_px, 3)
-    if image.interpolation == 'bilinear':
-        return np.broadcast_to(np.array(image.mean, dtype=np.float32), shape).copy()
-    return np.broadcast_to(np.round(image.mean).astype(np.uint8), shape).copy()
+    return np.broadcast_to(_blank(image), shape).copy()
 
 
 def as_pictures(values: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
@@ -187,6 +194,18 @@ def as_pictures(values: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
     if dtype == np.uint8 and values.dtype != np.uint8:
         values = np.clip(np.rint(values), 0, 255)
     return values.astype(dtype, copy=False)
+
+
+def _as_floats(picture: np.ndarray) -> np.ndarray:
+    """Return a picture as float32, in memory that the thread's next picture takes again.
+
+    A full-size picture is 17 MB, which the system would hand out and take back page by page.
+    """
+    scratch: np.ndarray | None = getattr(_SCRATCH, 'floats', None)
+    if scratch is None or scratch.shape != picture.shape:
+        scratch = _SCRATCH.floats = np.empty(picture.shape, dtype=np.float32)
+    np.copyto(scratch, picture)
+    return scratch
 
 
 def prepare_image(picture: np.ndarray, camera: Camera, image: ImageConfig) -> PictureArray:
@@ -207,7 +226,11 @@ def prepare_image(picture: np.ndarray, camera: Camera, image: ImageConfig) -> Pi
     Source: MapTR and MapTRv2 (reference-models.md, 1.2 and 2.7).
     """
     size = fitted_size(camera, image)
-    canvas = blank_pictures(1, image)[0]
+    padding = _blank(image)
+    canvas = np.empty((image.height_px, image.width_px, 3), dtype=padding.dtype)
+    canvas[size[1] :], canvas[:, size[0] :] = padding, padding
+    if picture.dtype == np.uint8 and canvas.dtype == np.float32:
+        picture = _as_floats(picture)
     picture = as_pictures(picture, canvas.dtype)
     if image.fill is not None and image.recorded_px is not None:
         picture = _filled(picture, image.recorded_px, image.fill)
@@ -280,8 +303,11 @@ def make_frame_batch(
         )
         row_intrinsics = [prepared_intrinsics(camera, image) for camera in frame.rig.cameras]
         present = np.array([picture is not None for picture in row_pictures])
-        blank = blank_pictures(1, image)[0]
-        row = normalise(np.stack([blank if p is None else p for p in row_pictures]), image)
+        known = [picture for picture in row_pictures if picture is not None]
+        if len(known) < len(row_pictures):
+            blank = blank_pictures(1, image)[0]
+            known = [blank if picture is None else picture for picture in row_pictures]
+        row = normalise(np.stack(known), image)
         if not present.all():
             row[~torch.from_numpy(present)] = 0.0
         pictures.append(row)

@@ -22,6 +22,8 @@ _NUM_RENDERED = 2
 #: How often the plain decoding is timed, before and after the nodes run.
 _DECODE_REPEATS = 15
 _START_S = 300.0
+#: Synthetic drives have so many camera sets a second; slower ones are played in slow motion.
+_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 2.0, 12.0
 _DRAIN_S = 3.0
 
 
@@ -54,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.sets < 3:
         raise ConfigError(f'--sets {args.sets}; expected at least 3')
+    if not 0.1 <= args.rate_hz <= _HIGHEST_RATE_HZ:
+        raise ConfigError(f'--rate-hz {args.rate_hz}; expected 0.1 to {_HIGHEST_RATE_HZ:g}')
     weights = resolve_weights(args.weights)
     with tempfile.TemporaryDirectory(prefix='gsmap_bench_') as folder:
         result = measure(args, weights, Path(folder))
@@ -142,20 +146,21 @@ def measure(args: argparse.Namespace, weights: Path, folder: Path) -> dict[str, 
     from gsmap_core.errors import DataError
     from gsmap_core.runtime.predictor import resolve_device
 
+    speed = min(1.0, args.rate_hz / _LOWEST_RATE_HZ)
     spec = DriveSpec(
         town_seed=0,
         drive_seed=0,
         rig=args.rig,
-        duration_s=args.sets / args.rate_hz,
-        rate_hz=args.rate_hz,
+        duration_s=speed * args.sets / args.rate_hz,
+        rate_hz=args.rate_hz / speed,
         image_width_px=args.width,
-        trigger_turn_s=args.turn_s,
+        trigger_turn_s=speed * args.turn_s,
     )
     drive = ShownInTurn(SyntheticRecording(spec))
     write_bag(drive, folder / 'drive', overwrite=True)
     jpegs = [[image.data for image in frame.images] for frame in drive.rendered]
     decoding_s = plain_decoding_s(jpegs)
-    timing, counters = play(args, weights, folder, drive.rig.names)
+    timing, counters = play(args, weights, folder, drive.rig.names, speed)
     decoding_s += plain_decoding_s(jpegs)
     if not timing:
         raise DataError(f'the node mapped nothing: {counters}')
@@ -194,7 +199,7 @@ def plain_decoding_s(jpegs: Sequence[Sequence[bytes]]) -> list[float]:
 
 
 def play(
-    args: argparse.Namespace, weights: Path, folder: Path, cameras: Sequence[str]
+    args: argparse.Namespace, weights: Path, folder: Path, cameras: Sequence[str], speed: float
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Run the nodes; return the stages by name and percentile, and the counters of the sets."""
     import time
@@ -215,6 +220,7 @@ def play(
         'replay': {
             'bag': str(folder / 'drive'),
             'live': True,
+            'rate': speed,
             'wait_for_node': '/mapping',
             'wait_for_topics': [f'/{name}/image_rect/compressed' for name in cameras],
             'wait_timeout_s': _START_S,
@@ -274,6 +280,11 @@ def as_text(result: dict[str, Any]) -> str:
     ]
     for name, item in result['stages_ms'].items():
         lines.append(f'{name:<14}{item["p50"]:>10.1f}{item["p95"]:>10.1f}')
+    if result['sets_dropped']:
+        lines.append(
+            f'{result["sets_dropped"]} sets were dropped: the node does not keep up, and the time '
+            'that sets wait for it (queue) is that of the network; lower --rate-hz'
+        )
     lines.append(
         f'overhead (all but model and stagger) is {result["overhead_to_decoding"]:.2f} times the '
         f'plain decoding of the same images ({result["plain_decoding_ms"]:.1f} ms)'

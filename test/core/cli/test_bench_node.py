@@ -32,18 +32,22 @@ def test_rendered_sets_are_shown_in_turn_with_stamps_of_their_own() -> None:
 def test_the_table_names_the_conditions() -> None:
     result = {
         'device': 'cpu', 'cores': 2, 'load_average': 0.5, 'torch': '2', 'weights': 'w',
-        'images': [6, 1600, 900], 'image_kb': 209.0, 'sets_mapped': 59, 'sets_published': 60,
+        'images': [6, 1600, 900], 'image_kb': 209.0, 'sets_mapped': 59, 'sets_dropped': 1,
+        'sets_published': 60,
         'stages_ms': {'decode': {'p50': 12.34, 'p95': 20.0}},
         'plain_decoding_ms': 40.0, 'overhead_to_decoding': 1.234,
     }  # fmt: skip
     text = as_text(result)
     assert '2 cores (load 0.5)' in text and '59 of 60 sets mapped' in text
+    assert '1 sets were dropped: the node does not keep up' in text
     assert '12.3      20.0' in text and '1.23 times the plain decoding' in text
 
 
 def test_too_few_sets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['bench', 'node', '--sets', '2']) == 2
     assert '--sets 2; expected at least 3' in capsys.readouterr().err
+    assert main(['bench', 'node', '--rate-hz', '20']) == 2
+    assert '--rate-hz 20.0; expected 0.1 to 12' in capsys.readouterr().err
 
 
 @pytest.mark.slow
