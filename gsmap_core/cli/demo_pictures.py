@@ -1,4 +1,4 @@
-"""What a person looks at after a demo: one frame, the drive as a video, the accumulated map."""
+"""What a person looks at after a demo: a frame, the drive as film and page, the whole map."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gsmap_core.data.bag import BagDrive
 from gsmap_core.structures import ImageArray, VectorMap
 from gsmap_core.viz.drive_map import DriveMapStyle, draw_map
 from gsmap_core.viz.figure import FigureStyle, compose_frame_figure
+from gsmap_core.viz.map_page import PageFrame, PageLimits, camera_strip_jpeg, write_map_page
 from gsmap_core.viz.video import write_video
 
 #: Elements with a lower score count in the score, but are not drawn.
@@ -31,7 +32,8 @@ def draw_pictures(
         video: also make the video.
 
     Returns:
-        Written files by what they are: `map`, `video`, `accumulated_map`. Empty without maps.
+        Written files by what they are: `map`, `video`, `accumulated_map`, `page`. Empty
+        without maps.
     """
     if not maps:
         return {}
@@ -45,6 +47,7 @@ def draw_pictures(
         title = f'{len(posed)} local maps of {drive.name}'
         _save(path, draw_map(posed, drive.global_map, title=title, style=style))
         written['accumulated_map'] = str(path)
+        written['page'] = str(_write_page(drive, maps, out))
     if video:
         written['video'] = str(_write_video(drive, maps, out))
     return written
@@ -84,6 +87,24 @@ def _write_video(drive: BagDrive, maps: dict[int, VectorMap], out: Path) -> Path
             yield _figure(drive, maps, index)
 
     return write_video(out / 'drive.mp4', pictures(), rate).path
+
+
+def _write_page(drive: BagDrive, maps: dict[int, VectorMap], out: Path) -> Path:
+    limits = PageLimits()
+    frames = []
+    indices = [index for index in sorted(maps) if maps[index].map_from_base is not None]
+    for index in tqdm(indices, desc='page', unit='frame', file=sys.stderr, disable=None):
+        frame = drive.frame(index, limits.strip_width_px // 2)
+        strip = camera_strip_jpeg(frame, maps[index], DRAWN_SCORE, limits)
+        frames.append(PageFrame(index, maps[index], strip))
+    return write_map_page(
+        out / 'drive.html',
+        frames,
+        drive.global_map,
+        title=drive.name,
+        min_score=DRAWN_SCORE,
+        limits=limits,
+    ).path
 
 
 def _save(path: Path, picture: ImageArray) -> None:

@@ -246,7 +246,8 @@ def test_pictures_are_drawn(drive: BagDrive, tmp_path: Path) -> None:
     maps = {index: perfect(drive, index) for index in range(len(drive))}
     assert most_telling(drive, maps) in maps
     written = draw_pictures(drive, maps, tmp_path, video=False)
-    assert set(written) == {'map', 'accumulated_map'}
+    assert set(written) == {'map', 'accumulated_map', 'page'}
+    assert '<canvas' in Path(written['page']).read_text(encoding='utf-8')
     picture = cv2.imread(written['accumulated_map'])
     colours = {tuple(colour) for colour in picture.reshape(-1, 3)}
     assert len(colours) > 10
@@ -342,7 +343,7 @@ def test_from_bag_to_score_over_dds(
     assert 0.0 <= summary['chamfer_map'] < 0.1  # it has learned nothing
     assert set(summary['per_category']) == {'divider', 'ped_crossing', 'boundary'}
     assert 0 < summary['latency_ms']['p50'] <= summary['latency_ms']['p95']
-    assert set(summary['outputs']) == {'recorded', 'map', 'accumulated_map', 'summary'}
+    assert set(summary['outputs']) == {'recorded', 'map', 'accumulated_map', 'page', 'summary'}
     alone = summary['single_frame']
     assert set(alone) == SINGLE_KEYS and alone['how'] == NO_STATE
     assert (alone['weights'], alone['flicker_per_frame']) == ('untrained.safetensors', 0.0)
