@@ -28,20 +28,18 @@ from gsmap_core.data.augmentation import (
     AugmentationConfig,
     PreparedFrame,
     augment,
-    prepare_frame,
 )
 from gsmap_core.data.batches import Batch as Batch
 from gsmap_core.data.batches import Sample as Sample
 from gsmap_core.data.batches import collate as collate
 from gsmap_core.data.drives import Drive
-from gsmap_core.data.frame_cache import FrameCache
 from gsmap_core.data.groundtruth import cut_local_map
+from gsmap_core.data.prepared_frames import PreparedFrames
 from gsmap_core.data.published_augmentation import distort_in_hsv
 from gsmap_core.data.sequences import SequenceKey, spread_drives
 from gsmap_core.data.sweeps import DepthTargets, pixels_from_ego
 from gsmap_core.errors import ConfigError, DataError
-from gsmap_core.frame_inputs import can_bus_features, ego_from_lidar, in_order
-from gsmap_core.images import decode_width
+from gsmap_core.frame_inputs import can_bus_features, ego_from_lidar
 from gsmap_core.structures import FloatArray, VectorMap
 from gsmap_core.targets import TargetCameras, make_targets
 
@@ -53,7 +51,6 @@ MAX_BAD_FRACTION = 0.05
 _MAX_REDRAWS = 20
 #: Replacements tried for one frame without elements.
 _MAX_EMPTY_REDRAWS = 200
-_BYTES_PER_GB = 1024**3
 
 
 class MapDataset(Dataset[Sample]):
@@ -131,19 +128,8 @@ class MapDataset(Dataset[Sample]):
                 )
         self._depth = DepthTargets(self.drives, config) if config.losses.depth else None
         self._maps: dict[int, VectorMap] = {}
-        self.cache: FrameCache | None = None
-        num_cameras = max(len(drive.rig) for drive in self.drives)
-        per_frame = FrameCache.frame_bytes(num_cameras, config.image)
-        places = min(len(self), int(cache_gb * _BYTES_PER_GB / per_frame))
-        if places:
-            if augmentation is not None and augmentation.changes_recorded:
-                raise ConfigError(
-                    f"cache_gb is {cache_gb} but augmentation.colours_at is 'recorded', so that "
-                    'prepared pictures differ every time; set cache_gb to 0 or colours_at to '
-                    "'prepared'"
-                )
-            self.cache = FrameCache(places, num_cameras, config.image)
-            logger.info('caching %d of %d frames, up to %.1f GiB', places, len(self), cache_gb)
+        self._pictures = PreparedFrames(self.drives, self.frames, config, augmentation, cache_gb)
+        self.cache = self._pictures.cache
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -158,9 +144,7 @@ class MapDataset(Dataset[Sample]):
 
     def describe(self, index: int) -> str:
         """Name a frame for messages."""
-        number, frame = self.frames[index]
-        drive = self.drives[number]
-        return f"drive '{drive.name}', frame {frame}, stamp {drive.stamp_ns(frame)}"
+        return self._pictures.describe(index)
 
     def ground_truth(self, index: int) -> VectorMap:
         """Return the elements of one frame in the model's reference frame; kept once read.
@@ -223,17 +207,7 @@ class MapDataset(Dataset[Sample]):
         Raises:
             DataError: an image cannot be read.
         """
-        frame = self.cache.get(index) if self.cache else None
-        if frame is None:
-            number, position = self.frames[index]
-            image = self.config.image
-            recorded = self.drives[number].frame(position, decode_width(image))
-            if self.config.cameras:
-                recorded = in_order(recorded, self.config.cameras)
-            frame = prepare_frame(recorded, image, change)
-            if self.cache:
-                self.cache.put(index, frame)
-        return frame
+        return self._pictures.prepared(index, change)
 
     def load(
         self, index: int, generator: np.random.Generator, is_mirrored: bool | None = None

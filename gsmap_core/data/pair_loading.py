@@ -253,9 +253,8 @@ class PairDataset(Dataset[PairSample]):
         except DataError as error:
             raise _UnreadableError(number) from error
         if config is not None:
-            config = replace(config, mirror=float(mirrored))
             nothing = VectorMap((), stamp_ns=0)
-            frame, _ = augment(frame, nothing, config, self.config.image, generator)
+            frame, _ = augment(frame, nothing, config, self.config.image, generator, mirrored)
         matrices = pixels_from_ego(frame)
         drive, position = self.frames.frames[number]
         observed = np.ones(self.ground[drive].shape[:2], dtype=bool)

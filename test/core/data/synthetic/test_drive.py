@@ -5,6 +5,7 @@ import pytest
 
 from gsmap_core.data.bag import open_bag, write_bag
 from gsmap_core.data.drives import Drive
+from gsmap_core.data.pose_tables import pose_table_of
 from gsmap_core.data.synthetic import drive as module
 from gsmap_core.data.synthetic.drive import SyntheticDrive, synthetic_drives
 from gsmap_core.data.synthetic.recording import SyntheticRecording
@@ -31,6 +32,16 @@ def test_same_frames_as_through_a_bag(tmp_path):
             assert 10 * np.log10(255**2 / np.mean(error**2)) > 30  # JPEG is all that differs
         truth, read_truth = drive.ground_truth(index), bag.ground_truth(index)
         assert len(truth) == len(read_truth) > 0
+
+
+def test_poses_are_known_without_rendering():
+    """What learning from unlabelled drives reads; the same streets again with `variant`."""
+    tables = [pose_table_of(synthetic_drives(TEXT + more)[0]) for more in ('', ',variant=2')]
+    (drive,) = synthetic_drives(TEXT)
+    for index, pose in enumerate(tables[0].map_from_base):
+        np.testing.assert_allclose(pose, drive.frame(index).map_from_base, atol=1e-12)
+    assert [table.name for table in tables] == ['town-easy-0007-d000', 'town-easy-0007-d000-v2']
+    assert tables[0].place == tables[1].place == 'town-easy-0007'
 
 
 def test_renderers_do_not_pile_up():

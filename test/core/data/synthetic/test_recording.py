@@ -172,6 +172,16 @@ def test_conditions_cover_the_required_ones_and_repeat() -> None:
     assert {'noon', 'morning', 'overcast', 'dusk', 'wet', 'night'} <= set(CONDITIONS)
     assert conditions_for_seed(4) == conditions_for_seed(4)
     assert {conditions_for_seed(seed).name for seed in range(60)} == set(CONDITIONS)
+
+
+def test_any_light_can_be_had_in_any_town() -> None:
+    def drawn(conditions: str) -> set[str]:
+        specs = [
+            replace(SPEC, setting='easy', conditions=conditions, variant=i) for i in range(60)
+        ]
+        return {spec.resolved_conditions().name for spec in specs}
+
+    assert drawn('all') == set(CONDITIONS) and drawn('mix') == {'noon', 'overcast'}
     easy = {conditions_for_seed(seed, 'easy').name for seed in range(30)}
     assert easy == {'noon', 'overcast'}
     with pytest.raises(ConfigError, match='hard'):
