@@ -115,11 +115,13 @@ def feature_lines(reports: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _numbers(report: dict[str, Any]) -> str:
-    text = f'fixed in the grid: {report["fixed_share"]:.1%}'
+def _numbers(report: dict[str, Any]) -> tuple[str, ...]:
+    """Return the lines above the pattern."""
+    lines = [f'fixed in the grid: {report["fixed_share"]:.1%}']
     if report['same_place_cosine'] is not None:
-        text += f' · place {report["same_place_cosine"]:.2f}, other {report["other_cosine"]:.2f}'
-    return text
+        same, other = report['same_place_cosine'], report['other_cosine']
+        lines.append(f'one place {same:.3f}, two places {other:.3f}')
+    return tuple(lines)
 
 
 def _agreement(

@@ -16,7 +16,7 @@ from gsmap_core.viz.colours import PALETTE, draw_text
 #: Percentiles of a component that become the darkest and the brightest value.
 _LIMITS = (2.0, 98.0)
 #: A mean feature this many standard deviations away from the others is drawn darkest.
-_PATTERN_LIMIT = 1.0
+_PATTERN_LIMIT = 2.0
 _CAPTION_PX = 40
 _GAP_PX = 12
 
@@ -27,7 +27,7 @@ class FeaturePanels:
 
     Args:
         title: of the model.
-        numbers: line of text below.
+        numbers: lines of text above the pattern.
         frame: (3, H, W) components of the features of the frame shown.
         mean: (3, H, W) components of the mean features over all frames.
         pattern: (H, W) `FeatureReport.fixed_pattern`.
@@ -35,7 +35,7 @@ class FeaturePanels:
     """
 
     title: str
-    numbers: str
+    numbers: tuple[str, ...]
     frame: FloatArray
     mean: FloatArray
     pattern: FloatArray
@@ -103,13 +103,13 @@ def draw_bev_features(
         limits = colour_limits(panel.frame)
         pattern = np.clip(panel.pattern / _PATTERN_LIMIT, 0.0, 1.0)
         pictures = [
-            (panel.title, colours_of(panel.frame, limits)),
-            ('mean over all frames', colours_of(panel.mean, limits)),
+            ((panel.title,), colours_of(panel.frame, limits)),
+            (('mean over all frames',), colours_of(panel.mean, limits)),
             (panel.numbers, _shades(pattern)),
         ]
         column = [
-            _captioned(seen_from_above(values, panel.grid, view), caption)
-            for caption, values in pictures
+            _captioned(seen_from_above(values, panel.grid, view), *captions)
+            for captions, values in pictures
         ]
         columns.append(np.concatenate(column))
     height = max(len(column) for column in columns)
@@ -121,15 +121,18 @@ def draw_bev_features(
 
 def _shades(share: FloatArray) -> ImageArray:
     """Return (H, W, 3): white for 0, dark for 1."""
-    shades: ImageArray = cv2.applyColorMap(
-        np.round(255.0 * (1.0 - share)).astype(np.uint8), cv2.COLORMAP_BONE
+    levels = np.round(255.0 * (1.0 - share)).astype(np.uint8)
+    shades: ImageArray = cv2.cvtColor(
+        cv2.applyColorMap(levels, cv2.COLORMAP_BONE), cv2.COLOR_BGR2RGB
     )
     return shades
 
 
-def _captioned(picture: ImageArray, caption: str) -> ImageArray:
+def _captioned(picture: ImageArray, *captions: str) -> ImageArray:
     strip = np.full((_CAPTION_PX, picture.shape[1], 3), PALETTE.page, dtype=np.uint8)
-    draw_text(strip, caption, (4, _CAPTION_PX / 2), 13)
+    for number, caption in enumerate(captions):
+        middle = _CAPTION_PX * (number + 0.5) / len(captions)
+        draw_text(strip, caption, (4, middle), 13 if len(captions) == 1 else 12)
     return np.concatenate([strip, picture])
 
 

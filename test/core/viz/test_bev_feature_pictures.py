@@ -51,7 +51,9 @@ def test_models_are_drawn_side_by_side(truth):
     grid = BevGrid(PerceptionRange(), 20, 10)
     components = np.random.default_rng(0).random((3, 20, 10))
     panels = [
-        FeaturePanels(name, '12 % fixed', components, components, components[0], grid)
+        FeaturePanels(
+            name, ('12 % fixed', 'one place 0.3'), components, components, components[0], grid
+        )
         for name in ('without', 'with')
     ]
     picture = draw_bev_features(panels, truth, title='A drive')
