@@ -5,11 +5,12 @@ PY := .venv/bin/python
 SOURCES := gsmap_core gsmap_ros launch test tools setup.py
 PYTEST := $(PY) -m pytest -q -m "not slow and not gpu" -p no:launch_testing -p no:launch_ros
 
-.PHONY: help demo test test-gpu weights build setup docs lint format typecheck clean distclean
+.PHONY: help demo test soak test-gpu weights build setup docs lint format typecheck clean distclean
 
 help:
 	@echo 'make demo       drive through a synthetic town, map it over ROS 2, look at out/demo/'
 	@echo 'make test       linters, type checker and tests'
+	@echo 'make soak       an hour of looping replay and the long fault tests; SECONDS_OF_REPLAY=600 for less'
 	@echo 'make test-gpu   tests and timings that need a CUDA device'
 	@echo 'make build      environment and ROS 2 messages only'
 	@echo 'make weights    make the shipped checkpoint again: drives, training, scores, card'
@@ -44,6 +45,12 @@ format: setup
 
 test: lint
 	@$(PYTEST) $(ARGS)
+
+# Looping replay for that long, then a hundred lifecycles and every camera with every fault. The
+# numbers of the replay are in out/soak/summary.json.
+SECONDS_OF_REPLAY ?= 3600
+soak: setup
+	@GSMAP_SOAK_S=$(SECONDS_OF_REPLAY) $(PY) -m pytest -q -m soak -p no:launch_testing -p no:launch_ros $(ARGS)
 
 # What needs a CUDA device: the tests that carry the marker, then the kernels against their references.
 test-gpu: setup

@@ -27,6 +27,10 @@ from gsmap_core.structures import Camera, FloatArray, ImageArray, SurroundFrame
 PictureArray = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 _SCRATCH = threading.local()
+_JPEG, _PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
+#: No camera has more; a few bytes that announce more are an attack on the memory.
+_MAX_PIXELS = 100_000_000
+
 _REDUCED_FLAGS = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -78,6 +82,13 @@ class FrameBatch:
         return self.images.shape[0]
 
 
+def _announced_size(data: bytes) -> tuple[int, int]:
+    """Return width and height that a JPEG or PNG announces [px]; 0, 0 for anything else."""
+    if data[:8] == _PNG:
+        return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
+    return jpeg_size(data) or (0, 0)
+
+
 def decode_jpeg(data: bytes, where: str, reduction: int = 1) -> ImageArray:
     """Decode a JPEG (or PNG) to RGB.
 
@@ -92,12 +103,22 @@ def decode_jpeg(data: bytes, where: str, reduction: int = 1) -> ImageArray:
     Raises:
         DataError: the bytes are no image.
     """
+    width, height = _announced_size(data)
+    if width * height > _MAX_PIXELS:
+        raise DataError(
+            f'{where}: the picture says it is {width} x {height} px; expected at most '
+            f'{_MAX_PIXELS // 1_000_000} million pixels'
+        )
     # OpenCV decodes a JPEG that is cut off and paints the rest grey, without a word.
-    is_cut_off = data[:2] == b'\xff\xd8' and data.rfind(b'\xff\xd9', len(data) // 2) < 0
-    buffer = np.frombuffer(b'' if is_cut_off else data, dtype=np.uint8)
+    is_cut_off = data[:2] == _JPEG and data.rfind(b'\xff\xd9', len(data) // 2) < 0
     # IGNORE_ORIENTATION: a camera's EXIF tag must not turn the picture away from its calibration.
     flags = _REDUCED_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(buffer, flags) if len(buffer) else None
+    image = None
+    if width and height and not is_cut_off:
+        try:
+            image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        except cv2.error:
+            image = None
     if image is None:
         raise DataError(
             f'{where}: {len(data)} bytes are not a readable image (corrupt or truncated); '

@@ -143,7 +143,10 @@ class CameraCalibration:
     error: str = field(default='', init=False)
     _camera: Camera | None = field(default=None, init=False)
     _seen: tuple[Any, ...] = field(default=(), init=False)
-    _fitted: dict[tuple[int, int, int], Camera] = field(default_factory=dict, init=False)
+    #: Calibration, size and reduction of the last image, and what it is there: one value, so that
+    #: a change that arrives during a fit (another thread) is not undone by it.
+    _fitted: tuple[Camera, tuple[int, int, int], Camera] | None = field(default=None, init=False)
+    _warned_for: Camera | None = field(default=None, init=False)
     _undistortion: _Undistortion | None = field(default=None, init=False)
 
     @property
@@ -173,7 +176,6 @@ class CameraCalibration:
         if signature == self._seen:
             return False
         self._seen = signature
-        self._fitted.clear()
         try:
             self._camera = camera_from_info(info, self.name, self.info_topic, self.is_rectified)
         except CalibrationError as error:
@@ -218,10 +220,12 @@ class CameraCalibration:
                 self.error
                 or f"camera '{self.name}': nothing received on topic '{self.info_topic}' yet"
             )
-        key = (image.shape[1], image.shape[0], reduction)
-        fitted = self._fitted.get(key)
-        if fitted is None:
-            fitted = self._fitted[key] = self._scaled(camera, *key)
+        key, known = (image.shape[1], image.shape[0], reduction), self._fitted
+        if known is not None and known[0] is camera and known[1] == key:
+            fitted = known[2]
+        else:
+            fitted = self._scaled(camera, *key)
+            self._fitted = (camera, key, fitted)
         if fitted.distortion_model == 'none':
             return image, fitted
         if self._undistortion is None or self._undistortion.camera is not fitted:
@@ -245,6 +249,9 @@ class CameraCalibration:
                 f'{camera.width_px} x {camera.height_px} px; expected the same size or the same '
                 f'aspect'
             )
+        if self._warned_for is camera:
+            return camera.scaled(width, height)
+        self._warned_for = camera
         _LOGGER.warning(
             "camera '%s': image is %d x %d px, calibrated for %d x %d px; the intrinsics are "
             'scaled',

@@ -136,7 +136,6 @@ class CameraInputs:
         """Subscribe."""
         from rclpy.event_handler import SubscriptionEventCallbacks
         from rclpy.qos import QoSProfile, ReliabilityPolicy
-        from rclpy.qos_overriding_options import QoSOverridingOptions
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
         profile = QoSProfile(
@@ -155,12 +154,26 @@ class CameraInputs:
                     self._image_callback(name),
                     profile,
                     event_callbacks=events,
-                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                    qos_overriding_options=self._overrides(topic),
                 ),
                 self._node.create_subscription(
                     CameraInfo, info_topic(name), self._info_callback(name), profile
                 ),
             ]
+
+    def _overrides(self, topic: str) -> Any:
+        """Return the options for a topic whose QoS the user overrides, else None.
+
+        rclpy declares the overrides of an entity once and for all, with the values it had then:
+        `image_reliability` could not change any more.
+        """
+        from rclpy.qos_overriding_options import QoSOverridingOptions
+
+        start = f'{self._node.resolve_topic_name(topic)}.subscription'
+        given = self._node.get_parameters_by_prefix('qos_overrides')
+        if any(name.startswith(start) for name in given):
+            return QoSOverridingOptions.with_default_policies()
+        return None
 
     def stop(self) -> None:
         """Unsubscribe."""

@@ -246,6 +246,8 @@ class CameraSync(Generic[T]):
             closed = self._leave(*self._take_oldest(), reason)
             if closed is not None:
                 result.append(closed)
+        for camera, *_ in self._backward:
+            self.counters.late[camera] += 1
         self._forget()
         return result
 
@@ -262,7 +264,7 @@ class CameraSync(Generic[T]):
         self._backward.append((camera, stamp_ns, now_ns, payload))
         if len(self._backward) < 2:
             return self.poll(now_ns)
-        held = self._backward
+        held, self._backward = self._backward, []
         result = self.reset('clock_jump')
         self.counters.resets += 1
         for old_camera, old_stamp_ns, old_now_ns, old_payload in held:

@@ -49,6 +49,7 @@ class MapBuilderNode(LifecycleNode):
     #: The node never ends by itself, and wants nothing more once it was told to.
     exit_code: int | None = None
     drains = False
+    lives_on = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(

@@ -85,5 +85,6 @@ class MapBuilderOutput:
 
     def close(self) -> None:
         """Destroy the publishers."""
+        # The node lists its lifecycle publishers; destroy_publisher would leave them there.
         for publisher in (self._maps, self._markers):
-            self._node.destroy_publisher(publisher)
+            self._node.destroy_lifecycle_publisher(publisher)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gsmap_core.mapping.settings import LIMITS, FusionSettings
-from gsmap_ros.parameter_record import ParameterRecord
+from gsmap_ros.parameter_record import FILES_DIRECTORY, ParameterRecord
 
 _DEFAULTS = FusionSettings()
 
@@ -46,6 +46,7 @@ MAP_BUILDER_PARAMETERS: tuple[ParameterRecord, ...] = (
         'map.directory',
         '~/.ros/gsmap_map',
         'Folder of the map: its tiles, and saved maps; nothing outside is read or written.',
+        is_fixed=True,
     ),
     ParameterRecord(
         'map.file',
@@ -68,6 +69,7 @@ MAP_BUILDER_PARAMETERS: tuple[ParameterRecord, ...] = (
         'model.weights',
         '',
         'Checkpoint file or shipped name whose stored calibration is applied; empty: none.',
+        is_path=True,
     ),
     replace(
         _fusion('min_score', 'Elements of local maps with a lower score are not fused [0 to 1].'),
@@ -100,6 +102,7 @@ MAP_BUILDER_PARAMETERS: tuple[ParameterRecord, ...] = (
         is_structural=False,
     ),
     ParameterRecord('autostart', True, 'Configure and activate without being asked.'),
+    FILES_DIRECTORY,
 )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gsmap_core.structures import VectorMap
 from gsmap_ros.conversions import local_map_to_message
+from gsmap_ros.diagnostics import OK, Status
 from gsmap_ros.markers import MarkerKey, MarkerStyle, clear_markers, map_markers
 from gsmap_ros.parameters import NodeParameters
 
@@ -34,6 +35,8 @@ class MapOutput:
         self._node = node
         self._values = values
         self._shown: frozenset[MarkerKey] = frozenset()
+        #: Maps that left while nobody was subscribed: no recording can have them.
+        self.num_unheard = 0
         profile = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         overridable = QoSOverridingOptions.with_default_policies()
         self._maps = node.create_lifecycle_publisher(
@@ -51,6 +54,8 @@ class MapOutput:
         """
         values = self._values
         base = values['base_frame']
+        if not self._maps.get_subscription_count():
+            self.num_unheard += 1
         self._maps.publish(local_map_to_message(local_map, base))
         is_drawn = values['publish.markers']
         if is_drawn or self._shown:
@@ -71,7 +76,20 @@ class MapOutput:
         now_ns = int(self._node.get_clock().now().nanoseconds)
         self._markers.publish(clear_markers(self._values['base_frame'], now_ns))
 
+    def status(self) -> Status:
+        """Say who listens."""
+        num_maps, num_markers = (
+            publisher.get_subscription_count() for publisher in (self._maps, self._markers)
+        )
+        values = {
+            'map_subscribers': num_maps,
+            'marker_subscribers': num_markers,
+            'maps_unheard': self.num_unheard,
+        }
+        return Status('output', OK, f'{num_maps} subscribers of {self._maps.topic_name}', values)
+
     def close(self) -> None:
         """Destroy the publishers."""
+        # The node lists its lifecycle publishers; destroy_publisher would leave them there.
         for publisher in (self._maps, self._markers):
-            self._node.destroy_publisher(publisher)
+            self._node.destroy_lifecycle_publisher(publisher)

@@ -9,6 +9,7 @@ that always takes the newest camera set.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import traceback
 from typing import Any
@@ -43,6 +44,7 @@ class MappingNode(LifecycleNode):
     #: The node never ends by itself, and wants nothing more once it was told to.
     exit_code: int | None = None
     drains = False
+    lives_on = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -57,8 +59,10 @@ class MappingNode(LifecycleNode):
         self._account = SetAccount()
         self._status = MappingStatus(self._account)
         self._diagnostics = DiagnosticsPublisher(self)
-        #: Why the memory is to be dropped before the next set; empty: it is not.
+        #: Why the memory is to be dropped before the next set; empty: it is not. Set by the
+        #: executor's thread, taken by the worker.
         self._reset_reason = ''
+        self._reset_lock = threading.Lock()
         self._fixed_frame = ''
         self._last_jump_s = -_SAME_JUMP_S
         self._seen_cameras: tuple[str, ...] = ()
@@ -123,7 +127,7 @@ class MappingNode(LifecycleNode):
             self._process, lambda _, reason: self._account.drop(reason), self._on_failed, 'mapping'
         )
         if self._account.num_mapped:
-            self._reset_reason = 'requested'
+            self._request_reset('requested')
         self._parts.output.clear_markers()
         self._parts.inputs.start()
         return TransitionCallbackReturn.SUCCESS
@@ -195,7 +199,8 @@ class MappingNode(LifecycleNode):
         # Memory and ids live in the frame that poses are given in: another one is another place.
         frame_changed = self._fixed_frame not in ('', parts.pose.fixed_frame)
         self._fixed_frame = parts.pose.fixed_frame
-        reason, self._reset_reason = self._reset_reason, ''
+        with self._reset_lock:
+            reason, self._reset_reason = self._reset_reason, ''
         if reason or frame_changed:
             parts.predictor.reset(reason or 'pose_jump')
         parts.predictor.score_threshold = self._values['score_threshold']
@@ -230,15 +235,24 @@ class MappingNode(LifecycleNode):
     def _on_clock_jump(self) -> None:
         if self._parts is not None and self._worker is not None:
             self._route(self._parts.sync.reset('clock_jump'))
-            self._forget_past()
+            self._forget_past(is_clock=True)
 
-    def _forget_past(self) -> None:
-        """Forget what belongs to the time before a backward jump, and say so once."""
+    def _request_reset(self, reason: str) -> None:
+        with self._reset_lock:
+            self._reset_reason = reason
+
+    def _forget_past(self, is_clock: bool = False) -> None:
+        """Forget what belongs to the time before a backward jump, and say so once.
+
+        Args:
+            is_clock: the clock itself told; it always counts. Stamps that go back at the same time
+                are another sign of the same jump: transforms of the new time stay.
+        """
         assert self._parts is not None
         if self._worker is not None:
             self._worker.drop_waiting('clock_jump')
-        self._reset_reason = 'clock_jump'
-        if time.monotonic() - self._last_jump_s < _SAME_JUMP_S:
+        self._request_reset('clock_jump')
+        if not is_clock and time.monotonic() - self._last_jump_s < _SAME_JUMP_S:
             return
         self._last_jump_s = time.monotonic()
         self._parts.pose.clear()
@@ -251,7 +265,7 @@ class MappingNode(LifecycleNode):
             return response
         self._route(self._parts.sync.reset('reset'))
         self._worker.drop_waiting('reset')
-        self._reset_reason = 'requested'
+        self._request_reset('requested')
         self._parts.output.clear_markers()
         response.success, response.message = True, 'pending sets, memory and ids dropped'
         return response

@@ -64,6 +64,7 @@ class MappingStatus:
             self._inference(parts.info),
             self.stages.status(),
             memory_status(parts.mapper, parts.predictor, pending_reset),
+            parts.output.status(),
             Status('weights', OK, parts.info.get('model', ''), parts.info),
         ]
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from gsmap_core.errors import GsmapError
 _SPIN_S = 0.1
 #: How long a node that asks for it goes on after a signal [s].
 _DRAIN_S = 0.3
+#: Callbacks that may fail in a row before a node that lives on gives up.
+_MAX_FAILURES = 100
 
 
 class FinishingNode(Protocol):
@@ -38,6 +41,31 @@ class FinishingNode(Protocol):
     def finish(self) -> None:
         """End the work; the context is still valid."""
         ...
+
+
+def spin_on(executor: Any, node: Any, timeout_s: float, num_failures: int = 0) -> int:
+    """Run callbacks; one that fails is logged with its traceback, and the node goes on.
+
+    A message of whatever content must not end a node that a vehicle depends on. A node whose
+    `lives_on` is not set ends with the exception, as one does that only fails.
+
+    Args:
+        executor: of the node.
+        node: that it spins.
+        timeout_s: longest wait for a callback [s].
+        num_failures: how many calls before this one failed in a row.
+
+    Returns:
+        The same number after this call.
+    """
+    try:
+        executor.spin_once(timeout_sec=timeout_s)
+    except Exception:
+        if not getattr(node, 'lives_on', False) or num_failures >= _MAX_FAILURES:
+            raise
+        node.get_logger().error(f'a callback failed: {traceback.format_exc()}')
+        return num_failures + 1
+    return 0
 
 
 def run_node(make_node: Callable[[], Any]) -> int:
@@ -65,8 +93,9 @@ def run_node(make_node: Callable[[], Any]) -> int:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
+            num_failures = 0
             while not stop.is_set() and node.exit_code is None:
-                executor.spin_once(timeout_sec=_SPIN_S)
+                num_failures = spin_on(executor, node, _SPIN_S, num_failures)
             end_s = time.monotonic() + (_DRAIN_S if stop.is_set() and node.drains else 0.0)
             while time.monotonic() < end_s:
                 executor.spin_once(timeout_sec=0.02)

@@ -26,6 +26,10 @@ class ParameterRecord:
         maximum: largest allowed number.
         choices: allowed texts.
         is_structural: may only change before configure.
+        is_path: a file, or the name of a shipped one (letters, digits, `_` and `-`). While the
+            node runs, only files in the allowed directories are taken: whoever reaches the
+            parameter service must not make the node read any file of the machine.
+        is_fixed: decided when the node starts.
     """
 
     name: str
@@ -35,6 +39,8 @@ class ParameterRecord:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     is_structural: bool = True
+    is_path: bool = False
+    is_fixed: bool = False
 
     @property
     def type_name(self) -> str:
@@ -77,3 +83,13 @@ class ParameterRecord:
             is_allowed = False
         if not is_allowed:
             raise ConfigError(f"parameter '{self.name}' is {value!r}; {expected}")
+
+
+#: Belongs to every node with parameters that are paths and may change while it runs.
+FILES_DIRECTORY = ParameterRecord(
+    'files.directory',
+    '',
+    'Files that are named while the node runs must lie in it; empty: where those lie that were '
+    'named at its start.',
+    is_fixed=True,
+)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsmap_core.errors import ConfigError
 from gsmap_ros.map_builder_parameters import MAP_BUILDER_PARAMETERS
-from gsmap_ros.parameter_record import ParameterRecord
+from gsmap_ros.parameter_record import FILES_DIRECTORY, ParameterRecord
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 #: Parameters that rclpy declares itself.
 _FOREIGN = ('use_sim_time', 'start_type_description_service')
 _FOREIGN_PREFIXES = ('qos_overrides.',)
+_SHIPPED_NAME = re.compile(r'[A-Za-z0-9_-]*')
 
 
 MAPPING_PARAMETERS: tuple[ParameterRecord, ...] = (
@@ -28,6 +31,7 @@ MAPPING_PARAMETERS: tuple[ParameterRecord, ...] = (
         'rig.file',
         '',
         'Rig by name or YAML file: calibration that overrides CameraInfo and TF; empty: none.',
+        is_path=True,
     ),
     ParameterRecord(
         'image_transport', 'compressed', 'Kind of image topic.', choices=('compressed', 'raw')
@@ -83,7 +87,10 @@ MAPPING_PARAMETERS: tuple[ParameterRecord, ...] = (
         'tf.timeout_s', 0.3, 'How long a set waits for its transforms [s].', 0.0, 10.0
     ),
     ParameterRecord(
-        'model.weights', '', 'Checkpoint file or name of a shipped one; empty: the default one.'
+        'model.weights',
+        '',
+        'Checkpoint file or name of a shipped one; empty: the default one.',
+        is_path=True,
     ),
     ParameterRecord('model.device', 'auto', 'Torch device: auto, cpu or cuda[:N].'),
     ParameterRecord(
@@ -157,6 +164,7 @@ MAPPING_PARAMETERS: tuple[ParameterRecord, ...] = (
         is_structural=False,
     ),
     ParameterRecord('autostart', True, 'Configure and activate without being asked.'),
+    FILES_DIRECTORY,
 )
 
 REPLAY_PARAMETERS: tuple[ParameterRecord, ...] = (
@@ -243,7 +251,30 @@ class NodeParameters:
         self._values: dict[str, Any] = {}
         for record in records:
             self._values[record.name] = self._declare(node, record, record.name in given)
+        self._directories = self._allowed_directories()
         node.add_on_set_parameters_callback(self._on_set)
+
+    def _allowed_directories(self) -> tuple[Path, ...]:
+        """Return where files may lie that are named later; links are followed."""
+        directory = self._values.get(FILES_DIRECTORY.name, '')
+        if directory:
+            return (Path(directory).resolve(),)
+        return tuple(
+            Path(self._values[name]).resolve().parent
+            for name, record in self._records.items()
+            if record.is_path and not _SHIPPED_NAME.fullmatch(self._values[name])
+        )
+
+    def _check_path(self, record: ParameterRecord, value: str) -> None:
+        if not record.is_path or _SHIPPED_NAME.fullmatch(value):
+            return
+        path = Path(value).resolve()
+        if not any(path.is_relative_to(directory) for directory in self._directories):
+            allowed = ', '.join(f"'{directory}'" for directory in self._directories) or 'none'
+            raise ConfigError(
+                f"parameter '{record.name}' is {value!r}; while the node runs, expected the name "
+                f'of a shipped file or a file in {FILES_DIRECTORY.name} ({allowed})'
+            )
 
     def _declare(self, node: Node, record: ParameterRecord, is_given: bool) -> Any:
         value: Any = record.default
@@ -287,8 +318,15 @@ class NodeParameters:
                 continue
             try:
                 record.check(parameter.value)
+                self._check_path(record, parameter.value)
             except ConfigError as error:
                 return self._result_type(successful=False, reason=str(error))
+            if record.is_fixed:
+                return self._result_type(
+                    successful=False,
+                    reason=f"parameter '{record.name}' is decided when the node starts (now "
+                    f'{self._values[record.name]!r})',
+                )
             if record.is_structural and self.is_configured:
                 return self._result_type(
                     successful=False,
@@ -307,11 +345,14 @@ def descriptor_of(record: ParameterRecord) -> Any:
     """Build the `ParameterDescriptor` of a record."""
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
-    descriptor = ParameterDescriptor(description=record.description)
+    # The type is checked here: rclpy's own refusal names neither parameter nor value.
+    descriptor = ParameterDescriptor(description=record.description, dynamic_typing=True)
     constraints = []
     if record.choices:
         constraints.append(f'one of {record.allowed}')
-    if record.is_structural:
+    if record.is_fixed:
+        constraints.append('decided when the node starts')
+    elif record.is_structural:
         constraints.append('changes only before configure')
     descriptor.additional_constraints = '; '.join(constraints)
     if record.minimum is not None and record.maximum is not None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from gsmap_core.errors import TransformError
 from gsmap_core.geometry.transforms import invert, transform_from_quaternion
 from gsmap_core.structures import FloatArray
@@ -32,6 +34,8 @@ _LOGGER = logging.getLogger(__name__)
 _RETRY_S = 0.004
 #: Waiting ends after this wall time, whatever the node clock says: a replay may have ended.
 _MAX_WALL_WAIT_S = 5.0
+#: Sentences that are said once and remembered.
+_MAX_TOLD = 50
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -79,6 +83,7 @@ class OwnTransformSource:
 
         self.buffer = TransformBuffer()
         self._node = node
+        self._told: set[str] = set()
         dynamic = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
         latched = QoSProfile(
             depth=100,
@@ -114,6 +119,14 @@ class OwnTransformSource:
                     'not finite or a quaternion of length 0',
                     throttle_duration_sec=10.0,
                 )
+            self._tell_contention(item.child_frame_id.removeprefix('/'))
+
+    def _tell_contention(self, frame: str) -> None:
+        text = self.buffer.two_parents(frame)
+        if text and text not in self._told:
+            # Names come from outside: what is remembered has to be bounded.
+            self._told = {*list(self._told)[-_MAX_TOLD:], text}
+            self._node.get_logger().warning(f'{text}; two nodes publish its transform?')
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray:
         """Return the (4, 4) `target_from_source` at a stamp; raises `TransformError`."""
@@ -338,6 +351,9 @@ class PoseSource:
                         f'camera set'
                     )
                 moved[camera] = base_from_fixed @ fixed_from_base_then @ base_from_camera
+        for name, matrix in (('the ego pose', fixed_from_base), *moved.items()):
+            if not np.isfinite(matrix).all():
+                raise TransformError(f'{name}: the transform is beyond all numbers (overflow)')
         return EgoMotion(fixed_frame, fixed_from_base, extrinsics, moved)
 
     def wait(
@@ -407,12 +423,17 @@ class OdometrySource:
             )
             return
         position, turn = message.pose.pose.position, message.pose.pose.orientation
-        self.buffer.set_transform(
+        is_stored = self.buffer.set_transform(
             *self._frames,
             stamp_to_ns(message.header.stamp),
             (position.x, position.y, position.z),
             (turn.x, turn.y, turn.z, turn.w),
         )
+        if not is_stored:
+            self._node.get_logger().warning(
+                "topic 'odom': ignored a pose that is not finite or has a quaternion of length 0",
+                throttle_duration_sec=10.0,
+            )
 
     def close(self) -> None:
         """End the subscription."""

@@ -92,7 +92,7 @@ class ReplayNode(Node):
             self._wait_for_subscribers()
             while not self._stop.is_set():
                 self._play()
-                if not self._values['loop']:
+                if not self._values['loop'] or self._stop.is_set():
                     break
                 self.get_logger().info('bag is over, beginning again')
             for publisher in self._bag_publishers.values():

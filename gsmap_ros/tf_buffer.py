@@ -195,6 +195,7 @@ class TransformBuffer:
         self._cache_time_ns = cache_time_ns
         self._histories: dict[str, _FrameHistory] = {}
         self._known: set[str] = set()
+        self._parents: dict[str, tuple[str, str]] = {}
         self._lock = threading.RLock()
 
     def set_transform(
@@ -234,6 +235,10 @@ class TransformBuffer:
         with self._lock:
             self._known.update((parent, child))
             history = self._histories.get(child)
+            if history is not None and history.samples:
+                before = history.samples[-1].parent
+                if before != parent and not history.is_static and not is_static:
+                    self._parents[child] = (min(before, parent), max(before, parent))
             if history is None or history.is_static != is_static:
                 history = self._histories[child] = _FrameHistory(is_static)
             history.insert(stamp_ns, sample, self._cache_time_ns)
@@ -293,9 +298,20 @@ class TransformBuffer:
         with self._lock:
             return sorted(self._known)
 
+    def two_parents(self, frame: str) -> str:
+        """Return a sentence if a moving frame was given two parents, else nothing.
+
+        Two publishers contend for it, as a rule; between their samples the tree changes.
+        """
+        if frame not in self._parents:
+            return ''
+        first, second = self._parents[frame]
+        return f"frame '{frame}' has two parents: '{first}' and '{second}'"
+
     def clear(self) -> None:
         """Forget the dynamic samples (the clock jumped back); static ones stay, as in tf2."""
         with self._lock:
+            self._parents.clear()
             for history in self._histories.values():
                 if not history.is_static:
                     history.stamps_ns.clear()
@@ -368,9 +384,10 @@ class TransformBuffer:
         return result, None
 
     def _unconnected(self, target: str, source: str) -> UnconnectedError:
+        contended = ''.join(f'; {self.two_parents(frame)}' for frame in sorted(self._parents))
         return UnconnectedError(
             f"frames '{target}' and '{source}' are not connected; known frames: "
-            f'{", ".join(sorted(self._known))}',
+            f'{", ".join(sorted(self._known))}{contended}',
             'unconnected',
         )
 

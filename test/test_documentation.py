@@ -31,6 +31,21 @@ def test_parameter_tables_are_up_to_date(repo_root: Path, page: str) -> None:
     text = read(repo_root, page)
     assert '| `score_threshold` |' in text
     assert module.with_tables(text) == text, 'run: make docs'
+    if page == 'docs/ros.md':
+        assert '| `~/reset` |' in text and '`maps_unheard`' in text
+        policy = (repo_root / module.POLICY).read_text(encoding='utf-8')
+        assert module.shipped_policy() == policy, 'run: make docs'
+
+
+def test_the_checklist_names_tests_that_exist(repo_root: Path) -> None:
+    """Every numbered row is there and names a test of the suite, or says why there is none."""
+    text = read(repo_root, 'docs/ros.md').split('\n## Checklist\n')[1]
+    sections = re.split(r'\n### ', text)[1:4]
+    counts = [len(re.findall(r'^\| \d+ \|', section, re.MULTILINE)) for section in sections]
+    assert counts == [12, 8, 13]
+    for path, name in re.findall(r'`(test/[\w/]+\.py)(?:::(\w+))?`', text):
+        content = (repo_root / path).read_text(encoding='utf-8')
+        assert not name or f'\ndef {name}(' in content, f'{path}::{name}'
 
 
 @pytest.mark.parametrize('page', PAGES)

@@ -22,7 +22,7 @@ from gsmap_core.errors import GsmapError
 
 _LOGGER = logging.getLogger(__name__)
 #: How long a node may take to end by itself after each signal [s].
-_PATIENCE_S = ((signal.SIGINT, 15.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
+_PATIENCE_S = ((signal.SIGINT, 60.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
 
 
 class NodeProcessError(GsmapError, RuntimeError):
@@ -69,6 +69,11 @@ class NodeProcess:
     def exit_code(self) -> int | None:
         """Exit code, None while it runs."""
         return self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
 
     def log_text(self) -> str:
         """Return everything the node has said so far."""

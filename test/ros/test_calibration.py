@@ -187,3 +187,30 @@ def test_a_picture_of_that_size_without_reduction_is_a_resized_one(
     assert caplog.text == ''
     _, resized = calibration.fit(np.zeros((30, 40, 3), np.uint8))
     assert resized.width_px == 40 and 'the intrinsics are scaled' in caplog.text
+
+
+def test_a_change_during_a_fit_is_not_undone_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are fitted in the worker thread, CameraInfo comes in the executor's."""
+    calibration = CameraCalibration('cam_front', TOPIC, True)
+    calibration.update(make_info())
+    image = np.zeros((60, 80, 3), np.uint8)
+    scaled = CameraCalibration._scaled
+
+    def interrupted(self: CameraCalibration, camera: Camera, *size: int) -> Camera:
+        if camera.intrinsics[0, 0] == 90.0:
+            p = [120.0, 0.0, 80.5, 0.0, 0.0, 91.0, 60.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+            calibration.update(make_info(p=p))
+        return scaled(self, camera, *size)
+
+    monkeypatch.setattr(CameraCalibration, '_scaled', interrupted)
+    assert calibration.fit(image)[1].intrinsics[0, 0] == 45.0
+    assert calibration.fit(image)[1].intrinsics[0, 0] == 60.0
+
+
+def test_images_of_ever_new_sizes_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    calibration = CameraCalibration('cam_front', TOPIC, True)
+    calibration.update(make_info())
+    for scale in range(1, 30):
+        image = np.zeros((3 * scale, 4 * scale, 3), np.uint8)
+        assert calibration.fit(image)[1].width_px == 4 * scale
+    assert caplog.text.count('the intrinsics are scaled') == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -177,3 +178,34 @@ def test_real_cv_bridge_agrees_with_our_conversion() -> None:
         message = Image(**vars(fields))
         expected = conversions.image_from_message(message, TOPIC)
         np.testing.assert_array_equal(converter(message, TOPIC), expected)
+
+
+@pytest.mark.parametrize(
+    ('source', 'text'),
+    [
+        # At import: the compiled module belongs to another Python or NumPy; Python 2; a program.
+        ('from cv_bridge.boost.cv_bridge_boost import getCvType', 'cv_bridge.boost'),
+        ("raise ImportError('numpy.core.multiarray failed to import')", 'multiarray failed'),
+        ("print 'hello'", 'SyntaxError'),
+        # At first use: part of it is loaded late.
+        (
+            'class CvBridge:\n    def imgmsg_to_cv2(self, *args, **kwargs):\n'
+            '        from cv_bridge_boost import getCvType\n',
+            'cv_bridge_boost',
+        ),
+        ('class CvBridge:\n    pass\n', 'imgmsg_to_cv2'),
+        ('', 'CvBridge'),
+    ],
+)
+def test_modules_of_ros_1_fall_back_with_a_reason(
+    source: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ros_messages: None
+) -> None:
+    """Debian has packages of this name that belong to ROS 1."""
+    (tmp_path / 'cv_bridge').mkdir()
+    (tmp_path / 'cv_bridge/__init__.py').write_text(source, encoding='utf-8')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.split('.')[0] == 'cv_bridge']:
+        monkeypatch.delitem(sys.modules, name)
+    converter, reason = conversions.probe_cv_bridge()
+    sys.modules.pop('cv_bridge', None)
+    assert converter is None and text in reason

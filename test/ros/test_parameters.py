@@ -208,3 +208,30 @@ def test_truncated_and_foreign_checkpoints(make_node: Callable[..., Any], tmp_pa
         node = make_node(model__weights=str(path), cameras=['cam_front'])
         is_done, failure = configure(node)
         assert not is_done and str(path) in failure, failure
+
+
+def test_files_named_while_it_runs_stay_inside_their_directory(
+    make_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    inside, outside = tmp_path / 'in/a.yaml', tmp_path / 'out/b.yaml'
+    for path in (inside, outside):
+        path.parent.mkdir()
+        path.write_text('')
+    (tmp_path / 'in/link.yaml').symlink_to(outside)
+    free = make_node()
+    assert not set_one(free, 'rig.file', str(inside)).successful
+    assert set_one(free, 'rig.file', 'nuscenes_like').successful
+    for given in ({'rig__file': str(inside)}, {'files__directory': str(tmp_path / 'in')}):
+        node = make_node(**given)
+        assert set_one(node, 'model.weights', f'{tmp_path}/in/c.safetensors').successful
+        for path in (str(outside), f'{tmp_path}/in/../out/b.yaml', f'{tmp_path}/in/link.yaml'):
+            result = set_one(node, 'rig.file', path)
+            assert not result.successful
+            assert "parameter 'rig.file'" in result.reason and f'{tmp_path}/in' in result.reason
+        assert not set_one(node, 'files.directory', '/').successful
+
+
+def test_a_wrong_type_is_refused_in_words(make_node: Callable[..., Any]) -> None:
+    result = set_one(make_node(), 'score_threshold', 1)
+    assert not result.successful
+    assert result.reason.startswith("parameter 'score_threshold' is 1 (int); expected float")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -263,3 +264,53 @@ def test_absent_or_broken_tf2_falls_back_with_a_reason(
     monkeypatch.setitem(sys.modules, 'tf2_ros', fake)
     tf2, reason = module.probe_tf2()
     assert tf2 is None and text in reason
+
+
+@pytest.mark.parametrize(
+    ('source', 'text'),
+    [
+        # At import: ROS 1's needs its own client library, or a compiled module of another Python.
+        ('import rospy_of_ros_1', 'rospy_of_ros_1'),
+        ("raise ImportError('undefined symbol: _Py_ZeroStruct')", 'undefined symbol'),
+        # At first use: no node of ROS 1 runs.
+        (
+            'class Buffer:\n    def __init__(self):\n'
+            "        raise RuntimeError('Have you called init_node()?')\n",
+            'init_node',
+        ),
+        ('class Buffer:\n    pass\n', 'set_transform_static'),
+        (
+            'class Buffer:\n    def set_transform_static(self, *args):\n        pass\n'
+            '    def lookup_transform(self, *args):\n'
+            "        raise TypeError('argument 3 must be genpy.Time')\n",
+            'genpy',
+        ),
+    ],
+)
+def test_modules_of_ros_1_fall_back_with_a_reason(
+    source: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ros_messages: None
+) -> None:
+    """Debian has packages of this name that belong to ROS 1."""
+    (tmp_path / 'tf2_ros').mkdir()
+    (tmp_path / 'tf2_ros/__init__.py').write_text(source, encoding='utf-8')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, 'tf2_ros', raising=False)
+    tf2, reason = module.probe_tf2()
+    sys.modules.pop('tf2_ros', None)
+    assert tf2 is None and text in reason
+
+
+def test_numbers_beyond_all_bounds_are_no_pose() -> None:
+    source = Source()
+    source.mount('front_optical', 1.6)
+    source.mount('back_optical', -1.6)
+    for ms in (0, 400):
+        source.buffer.set_transform(
+            'map',
+            'base_link',
+            START_NS + ms * MS,
+            (1.7e308, 1.7e308, 1.7e308),
+            (0.3, 0.2, 0.1, 0.9),
+        )
+    with np.errstate(all='ignore'), pytest.raises(TransformError, match='beyond all numbers'):
+        resolve(make(source))

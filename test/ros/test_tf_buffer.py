@@ -11,6 +11,7 @@ from gsmap_ros.tf_buffer import (
     BufferError,
     ExtrapolationError,
     TransformBuffer,
+    UnconnectedError,
     UnknownFrameError,
 )
 
@@ -130,3 +131,34 @@ def test_error_text_names_frames_and_times() -> None:
         buffer.lookup('odom', 'base_link', 3_000_000_000)
     with pytest.raises(UnknownFrameError, match=r"'nowhere'.*known frames: base_link, odom"):
         buffer.lookup('odom', 'nowhere', 0)
+
+
+def test_two_parents_are_named() -> None:
+    buffer = TransformBuffer()
+    buffer.set_transform('map', 'odom', 0, (0.0, 0.0, 0.0), IDENTITY, is_static=True)
+    buffer.set_transform('odom', 'base_link', 1000, (0.0, 0.0, 0.0), IDENTITY)
+    assert buffer.two_parents('base_link') == ''
+    buffer.set_transform('rogue', 'base_link', 2000, (0.0, 0.0, 0.0), IDENTITY)
+    assert buffer.two_parents('base_link') == (
+        "frame 'base_link' has two parents: 'odom' and 'rogue'"
+    )
+    # As in tf2: up to the sample of the other parent, the older one holds.
+    assert buffer.lookup('map', 'base_link', 1500).stamp_ns == 1500
+    with pytest.raises(UnconnectedError, match="two parents: 'odom' and 'rogue'"):
+        buffer.lookup('map', 'base_link', 2000)
+    buffer.clear()
+    assert buffer.two_parents('base_link') == ''
+
+
+@pytest.mark.golden
+def test_golden_answers_cover_what_can_go_wrong(golden_dir: Path) -> None:
+    """Every reason of an error but those tf2 has no word for, and every kind of lookup."""
+    queries = [
+        query
+        for path in (golden_dir / 'tf2').glob('*.json')
+        for query in json.loads(path.read_text())['lookups']
+    ]
+    assert {query['op'] for query in queries} == {'lookup', 'lookup_full'}
+    expected = {q['expect']['reason'] for q in queries if not q['expect']['ok']}
+    assert expected >= {'future', 'past', 'single_sample', 'unknown_frame', 'unconnected'}
+    assert sum(query['expect']['ok'] for query in queries) >= 60
