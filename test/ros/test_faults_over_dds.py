@@ -504,10 +504,11 @@ def test_down_and_up_again(bench: Any, vehicle: Vehicle) -> None:
     assert not vehicle.transition('configure')
     assert vehicle.state() == 'active'
     threads = usage(bench.node.pid).threads
-    for _ in range(4):
+    for _ in range(6):
         vehicle.reconfigure()
     vehicle.until_mapped()
-    assert usage(bench.node.pid).threads == threads
+    # Pools start their threads when they need them: less than one more for each time.
+    assert usage(bench.node.pid).threads <= threads + 3
     vehicle.diagnosed(lambda d: d['memory'][2]['last_reset'] in ('requested', 'rig_changed', ''))
 
 
