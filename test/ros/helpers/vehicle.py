@@ -308,6 +308,11 @@ class Vehicle:
         """The last counters, perhaps older than what has just happened."""
         return self.latest()['camera sets'][2]
 
+    def heard(self) -> dict[str, int]:
+        """Images that the node has taken so far, by camera; perhaps a moment old."""
+        latest = self.latest()
+        return {name: int(latest[f'camera {name}'][2]['images']) for name in CAMERAS}
+
     def counters(self) -> dict[str, str]:
         """Wait for the counters of everything up to now, and for an account that is right."""
         self._diagnostics.clear()
