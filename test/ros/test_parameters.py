@@ -235,3 +235,29 @@ def test_a_wrong_type_is_refused_in_words(make_node: Callable[..., Any]) -> None
     result = set_one(make_node(), 'score_threshold', 1)
     assert not result.successful
     assert result.reason.startswith("parameter 'score_threshold' is 1 (int); expected float")
+
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
+def test_cleanup_gives_the_model_back(
+    make_node: Callable[..., Any], tmp_path: Path, device: str
+) -> None:
+    """Nothing of it stays, in the memory of the device neither."""
+    import gc
+    import weakref
+
+    import torch
+
+    weights = write_micro_checkpoint(tmp_path / 'micro.safetensors', 'keyframe_streaming')
+    node = make_node(model__weights=str(weights), cameras=['front'], model__device=device)
+    allocated = []
+    for _ in range(3):
+        assert configure(node)[0]
+        node.trigger_activate()
+        model = weakref.ref(node._parts.predictor.model)
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        gc.collect()
+        assert model() is None
+        if device == 'cuda':
+            allocated.append(torch.cuda.memory_allocated())
+    assert len(set(allocated)) <= 1
