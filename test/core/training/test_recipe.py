@@ -5,7 +5,7 @@ import torch
 from helpers.fake_drives import micro_config
 from torch import nn
 
-from gsmap_core.config import config_path
+from gsmap_core.config import config_path, to_plain
 from gsmap_core.errors import ConfigError
 from gsmap_core.models.mapper import OnlineMapper
 from gsmap_core.training.ema import ModelEma
@@ -161,3 +161,34 @@ def test_average_follows_weights_and_statistics_by_hand():
         ema.update(model)
     torch.testing.assert_close(ema.model[0].weight, start + 1.0)
     assert not ema.model[0].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ('section', 'message'),
+    [
+        ({'temperature': 0.0}, r'contrastive: temperature is 0.0; expected more than 0'),
+        ({'exclude_radius': -1}, 'exclude_radius is -1; expected 0 or more'),
+        ({'positive': 'linear'}, r"contrastive.positive: 'linear' is not allowed"),
+        ({'pairs': {'per_batch': 0}}, r'contrastive.pairs: per_batch is 0'),
+        ({'pairs': {'cache_gb': -1.0}}, 'pairs.cache_gb is -1.0'),
+        ({'projection': {'hidden_dims': 0}}, r'projection: hidden_dims is 0'),
+        ({'pose_noise': {'drive': {'x_m': -0.1}}}, 'x_m is -0.1; expected >= 0'),
+        ({'negative': 3}, "unknown key 'negative'"),
+    ],
+)
+def test_mistakes_in_the_contrastive_section_are_named(section, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe_from_dict({'steps': 1, 'contrastive': section}, 'r.yaml')
+
+
+def test_the_contrastive_section_survives_the_run_folder():
+    values = {
+        'weight': 0.5,
+        'pairs': {'same_drive_gap_s': 10},
+        'pose_noise': {'frame': {'x_m': 1}},
+    }
+    recipe = recipe_from_dict({'steps': 1, 'contrastive': values}, 'r.yaml')
+    assert recipe.contrastive.pose_noise.frame.x_m == 1.0
+    assert recipe.contrastive.pairs.same_drive_gap_s == 10.0
+    assert recipe_from_dict(to_plain(recipe), 'again') == recipe
+    assert recipe_from_dict({'steps': 1}, 'r.yaml').contrastive is None
