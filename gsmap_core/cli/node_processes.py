@@ -25,6 +25,14 @@ _LOGGER = logging.getLogger(__name__)
 _PATIENCE_S = ((signal.SIGINT, 60.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
 
 
+def _ignores_interrupts() -> bool:
+    return signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class NodeProcessError(GsmapError, RuntimeError):
     """A node ended when it should have gone on, or did not end; with the end of its log."""
 
@@ -63,6 +71,8 @@ class NodeProcess:
             stderr=subprocess.STDOUT,
             # Ctrl-C in the terminal reaches us alone; we end the nodes in the right order.
             start_new_session=True,
+            # Started in the background by a shell we ignore interrupts, and so would the nodes.
+            preexec_fn=_hear_interrupts if _ignores_interrupts() else None,
         )
 
     @property

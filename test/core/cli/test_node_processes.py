@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -50,6 +51,20 @@ def test_the_group_ends_what_still_runs(program: None, tmp_path: Path) -> None:
         pids = [process._process.pid for process in (first, second)]
         assert all(is_running(pid) for pid in pids)
     assert not any(is_running(pid) for pid in pids)
+
+
+def test_nodes_hear_interrupts_that_we_ignore(program: None, tmp_path: Path) -> None:
+    """As in the background of a shell, which lets its jobs ignore them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        node = start(SLEEPER, tmp_path)
+        while 'up' not in node.log_path.read_text():
+            time.sleep(0.01)
+        os.kill(node._process.pid, signal.SIGINT)
+        assert node._process.wait(timeout=30) != 0
+        node.stop()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_group_ends_them_after_an_error_too(program: None, tmp_path: Path) -> None:
