@@ -8,21 +8,21 @@ for semantic maps since HDMapNet, so that a frame counts by what is in it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
-from gsmap_core.evaluation.frames import FrameLog, range_dict
+from gsmap_core.categories import category_by_name
+from gsmap_core.evaluation.frame_metric import FrameEvaluator, FrameResult
 from gsmap_core.evaluation.lateral import SceneSums, mean_of_known, plain, ratio
 from gsmap_core.evaluation.raster_masks import RasterCanvas
 from gsmap_core.evaluation.raster_windows import draw_windows, union_counts
-from gsmap_core.structures import PerceptionRange, VectorMap
+from gsmap_core.structures import VectorMap
 
 #: Predictions below it are not part of the predicted map.
 DEFAULT_MIN_SCORE = 0.4
 
 
 @dataclass(frozen=True)
-class BevIouResult:
+class BevIouResult(FrameResult):
     """IoU of the BEV raster; NaN for a category that is neither predicted nor there.
 
     Args:
@@ -30,18 +30,12 @@ class BevIouResult:
         intersection_m2: area covered by both, by category [m^2].
         union_m2: area covered by either, by category [m^2].
         min_score: predictions with a lower score were left out.
-        num_frames: frames evaluated.
-        reference: frame that the elements were given in.
-        range: extent that the maps cover [m]; None: no frame was seen.
     """
 
     iou: dict[str, float]
     intersection_m2: dict[str, float]
     union_m2: dict[str, float]
     min_score: float
-    num_frames: int = 0
-    reference: str = 'ego'
-    range: PerceptionRange | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -63,9 +57,7 @@ class BevIouResult:
         return {
             'metric': 'bev_iou',
             'min_score': self.min_score,
-            'reference': self.reference,
-            'range_m': range_dict(self.range),
-            'num_frames': self.num_frames,
+            **self.frames_to_dict(),
             'mean': plain(self.mean),
             'per_category': {name: plain(value) for name, value in self.iou.items()},
             'intersection_m2': self.intersection_m2,
@@ -74,7 +66,7 @@ class BevIouResult:
 
 
 @dataclass
-class BevIouEvaluator:
+class BevIouEvaluator(FrameEvaluator):
     """Collects frames one by one and gives the IoU over all of them, or over one scene.
 
     Args:
@@ -85,22 +77,13 @@ class BevIouEvaluator:
         ConfigError: a category is unknown.
     """
 
-    categories: tuple[str, ...] = PAPER_CATEGORIES
     min_score: float = DEFAULT_MIN_SCORE
     _sums: SceneSums = field(init=False, repr=False)
-    _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        self.categories = tuple(self.categories)
-        for name in self.categories:
-            category_by_name(name)
+        super().__post_init__()
         self._sums = SceneSums((2,))
-
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        """Scenes seen so far, in order."""
-        return self._frames.scenes
 
     def add(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         """Compare one frame.
@@ -127,13 +110,13 @@ class BevIouEvaluator:
             )
             self._sums.add(name, scene, union_counts(predicted, true, canvas))
 
-    def merge(self, other: BevIouEvaluator) -> None:
+    def merge(self, other: Self) -> None:
         """Add the frames of an evaluator with the same settings.
 
         Raises:
             DataError: its frames have another reference or range.
         """
-        self._frames.merge(other._frames)
+        super().merge(other)
         self._sums.merge(other._sums)
 
     def result(self, scene: str | None = None) -> BevIouResult:
@@ -153,7 +136,5 @@ class BevIouEvaluator:
             intersection_m2={name: float(t[0] * cell_m2) for name, t in totals.items()},
             union_m2={name: float(t[1] * cell_m2) for name, t in totals.items()},
             min_score=self.min_score,
-            num_frames=self._frames.count(scene),
-            reference=self._frames.reference,
-            range=limits,
+            **self._seen(scene),
         )

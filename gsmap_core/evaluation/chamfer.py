@@ -20,14 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
 from gsmap_core.errors import ConfigError
-from gsmap_core.evaluation.frames import FrameLog, frame_key, pair_frames, range_dict
+from gsmap_core.evaluation.frame_metric import FrameEvaluator, FrameResult
+from gsmap_core.evaluation.frames import frame_key, pair_frames
 from gsmap_core.evaluation.matching import (
     BoolArray,
     average_precision,
@@ -44,11 +45,11 @@ from gsmap_core.evaluation.protocols import (
     protocol_by_name,
     simplified,
 )
-from gsmap_core.structures import FloatArray, PerceptionRange, VectorMap
+from gsmap_core.structures import FloatArray, VectorMap
 
 
 @dataclass(frozen=True)
-class ChamferResult:
+class ChamferResult(FrameResult):
     """Average precision of a set of frames.
 
     Args:
@@ -59,9 +60,6 @@ class ChamferResult:
         num_ground_truth: elements, by category.
         num_predictions: elements, by category.
         num_true_positives: matched predictions, by category and threshold.
-        num_frames: frames evaluated.
-        reference: frame that the elements were given in.
-        range: extent that the maps cover [m]; None: no frame was seen.
         num_dims: 2, distances in the plane, or 3, in space.
     """
 
@@ -72,9 +70,6 @@ class ChamferResult:
     num_ground_truth: dict[str, int]
     num_predictions: dict[str, int]
     num_true_positives: dict[str, dict[float, int]]
-    num_frames: int = 0
-    reference: str = 'ego'
-    range: PerceptionRange | None = None
     num_dims: int = 2
 
     @property
@@ -110,9 +105,7 @@ class ChamferResult:
             'metric': 'chamfer',
             'protocol': self.protocol,
             'num_dims': self.num_dims,
-            'reference': self.reference,
-            'range_m': range_dict(self.range),
-            'num_frames': self.num_frames,
+            **self.frames_to_dict(),
             'thresholds_m': list(self.thresholds_m),
             'mean_ap': self.mean_ap,
             'per_category': self.per_category,
@@ -131,7 +124,7 @@ class ChamferResult:
 
 
 @dataclass
-class ChamferEvaluator:
+class ChamferEvaluator(FrameEvaluator):
     """Collects frames one by one and gives the average precision of all of them, or of one scene.
 
     Args:
@@ -147,32 +140,23 @@ class ChamferEvaluator:
             number of dimensions.
     """
 
-    categories: tuple[str, ...] = PAPER_CATEGORIES
     thresholds_m: tuple[float, ...] = DEFAULT_THRESHOLDS_M
     protocol: str = 'maptr'
     num_dims: int = 2
     simplify_m: float | None = None
     _rules: Protocol = field(init=False, repr=False)
     _pool: MatchPool = field(init=False, repr=False)
-    _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        self.categories = tuple(self.categories)
+        super().__post_init__()
         self.thresholds_m = check_thresholds(self.thresholds_m)
         if self.num_dims not in (2, 3):
             raise ConfigError(f'num_dims {self.num_dims}; expected 2 or 3')
-        for name in self.categories:
-            category_by_name(name)
         self._rules = protocol_by_name(self.protocol)
         self._pool = MatchPool(self.categories, len(self.thresholds_m))
         if self.simplify_m is None:
             self.simplify_m = self._rules.simplify_m
-
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        """Scenes seen so far, in order."""
-        return self._frames.scenes
 
     def add(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         """Match one frame.
@@ -256,13 +240,13 @@ class ChamferEvaluator:
             allowed=allowed,
         )
 
-    def merge(self, other: ChamferEvaluator) -> None:
+    def merge(self, other: Self) -> None:
         """Append the frames of an evaluator with the same settings; they follow those here.
 
         Raises:
             DataError: its frames have another reference or range.
         """
-        self._frames.merge(other._frames)
+        super().merge(other)
         self._pool.merge(other._pool)
 
     def frame_scores(self) -> list[tuple[str, str, float]]:
@@ -279,9 +263,7 @@ class ChamferEvaluator:
             protocol=self.protocol,
             thresholds_m=self.thresholds_m,
             **tables_of(self._pool, self.thresholds_m, scene, self._rules.dtype),
-            num_frames=self._frames.count(scene),
-            reference=self._frames.reference,
-            range=self._frames.range,
+            **self._seen(scene),
             num_dims=self.num_dims,
         )
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
 from gsmap_core.evaluation.chamfer import ChamferResult
-from gsmap_core.evaluation.frames import FrameLog, frame_key
+from gsmap_core.evaluation.frame_metric import FrameEvaluator
+from gsmap_core.evaluation.frames import frame_key
 from gsmap_core.evaluation.identities import ElementLinker, SideIdentities
 from gsmap_core.evaluation.matching import (
     BoolArray,
@@ -70,7 +70,7 @@ class ConsistencyResult(ChamferResult):
 
 
 @dataclass
-class ConsistencyEvaluator:
+class ConsistencyEvaluator(FrameEvaluator):
     """Collects the frames of scenes, in their order, and gives the consistency-aware AP.
 
     Identities are those of the files. A side whose first element has none is linked here, as
@@ -86,12 +86,10 @@ class ConsistencyEvaluator:
         ConfigError: a category is unknown, or there is no threshold.
     """
 
-    categories: tuple[str, ...] = PAPER_CATEGORIES
     thresholds_m: tuple[float, ...] = DEFAULT_THRESHOLDS_M
     num_dims: int = 2
     simplify_m: float | None = None
     _pools: dict[str, MatchPool] = field(init=False, repr=False)
-    _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
     #: By category, scene, threshold and true track: the predicted track that claimed it.
     _claims: dict[tuple[str, str, int, int], int] = field(
         init=False, repr=False, default_factory=dict
@@ -100,23 +98,16 @@ class ConsistencyEvaluator:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        self.categories = tuple(self.categories)
+        super().__post_init__()
         self.thresholds_m = check_thresholds(self.thresholds_m)
         if self.simplify_m is None:
             self.simplify_m = protocol_by_name('streammapnet').simplify_m
-        for name in self.categories:
-            category_by_name(name)
         count = len(self.thresholds_m)
         self._pools = {kind: MatchPool(self.categories, count) for kind in ('consistent', 'plain')}
         self._sides = (
             SideIdentities('predictions', ElementLinker.of_predictions, MIN_LINKED_SCORE),
             SideIdentities('ground truth', ElementLinker.of_ground_truth),
         )
-
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        """Scenes seen so far, in order."""
-        return self._frames.scenes
 
     def add(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         """Match the next frame of its scene.
@@ -193,7 +184,7 @@ class ConsistencyEvaluator:
             self._pools[kind].add(category, confidence, flags, len(ground_truth), scene, frame)
         return consistent
 
-    def merge(self, other: ConsistencyEvaluator) -> None:
+    def merge(self, other: Self) -> None:
         """Append the scenes of an evaluator with the same settings; none may be in both.
 
         Raises:
@@ -201,7 +192,7 @@ class ConsistencyEvaluator:
         """
         for side, others in zip(self._sides, other._sides, strict=True):
             side.merge(others, next(iter(other.scenes), ''))
-        self._frames.merge(other._frames)
+        super().merge(other)
         for kind, pool in self._pools.items():
             pool.merge(other._pools[kind])
 
@@ -214,9 +205,7 @@ class ConsistencyEvaluator:
         common: dict[str, Any] = {
             'protocol': 'maptracker',
             'thresholds_m': self.thresholds_m,
-            'num_frames': self._frames.count(scene),
-            'reference': self._frames.reference,
-            'range': self._frames.range,
+            **self._seen(scene),
             'num_dims': self.num_dims,
         }
         tables = {

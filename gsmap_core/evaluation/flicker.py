@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
+from gsmap_core.categories import category_by_name
 from gsmap_core.errors import DataError
 from gsmap_core.evaluation.bev_iou import DEFAULT_MIN_SCORE
-from gsmap_core.evaluation.frames import FrameLog, frame_key, range_dict
+from gsmap_core.evaluation.frame_metric import FrameEvaluator, FrameResult
+from gsmap_core.evaluation.frames import frame_key
 from gsmap_core.evaluation.identities import ElementLinker, SideIdentities
 from gsmap_core.evaluation.lateral import (
     SceneSums,
@@ -34,7 +35,7 @@ from gsmap_core.evaluation.lateral import (
 )
 from gsmap_core.evaluation.matching import chamfer_distances, sample_lines
 from gsmap_core.geometry.transforms import invert
-from gsmap_core.structures import FloatArray, MapElement, PerceptionRange, VectorMap
+from gsmap_core.structures import FloatArray, MapElement, VectorMap
 
 #: Greatest chamfer distance of a true element and its prediction [m]: the widest that AP allows.
 DEFAULT_MAX_DISTANCE_M = 1.5
@@ -45,7 +46,7 @@ _MIN_POINTS = 4
 
 
 @dataclass(frozen=True)
-class FlickerResult:
+class FlickerResult(FrameResult):
     """Events by category; NaN where no two consecutive frames were compared.
 
     Args:
@@ -59,9 +60,6 @@ class FlickerResult:
         are_linked: whether the ids of the predictions were made here.
         max_distance_m: greatest chamfer distance of a true element and its prediction [m].
         min_score: predictions with a lower score were left out.
-        num_frames: frames seen.
-        reference: frame that the elements were given in.
-        range: extent that the maps cover [m]; None: no frame was seen.
     """
 
     births: dict[str, int]
@@ -74,9 +72,6 @@ class FlickerResult:
     are_linked: bool
     max_distance_m: float
     min_score: float
-    num_frames: int = 0
-    reference: str = 'ego'
-    range: PerceptionRange | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -117,10 +112,8 @@ class FlickerResult:
             'metric': 'flicker',
             'max_distance_m': self.max_distance_m,
             'min_score': self.min_score,
-            'reference': self.reference,
-            'range_m': range_dict(self.range),
+            **self.frames_to_dict(),
             'linked': ['predictions'] if self.are_linked else [],
-            'num_frames': self.num_frames,
             'num_frame_pairs': self.num_frame_pairs,
             'num_without_pose': self.num_without_pose,
             'flicker_per_frame': plain(self.flicker_per_frame),
@@ -150,7 +143,7 @@ class _Before:
 
 
 @dataclass
-class FlickerEvaluator:
+class FlickerEvaluator(FrameEvaluator):
     """Collects the frames of scenes, in their order, and counts what comes, goes or changes.
 
     True elements are followed by linking them from frame to frame, whether they have ids or not:
@@ -166,13 +159,11 @@ class FlickerEvaluator:
         ConfigError: a category is unknown.
     """
 
-    categories: tuple[str, ...] = PAPER_CATEGORIES
     min_score: float = DEFAULT_MIN_SCORE
     max_distance_m: float = DEFAULT_MAX_DISTANCE_M
     _sums: SceneSums = field(init=False, repr=False)
     _counts: SceneSums = field(init=False, repr=False)
     _before: dict[str, _Before] = field(init=False, repr=False, default_factory=dict)
-    _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
     _predicted: SideIdentities = field(init=False, repr=False)
     _true: dict[tuple[str, str], ElementLinker] = field(
         init=False, repr=False, default_factory=dict
@@ -180,17 +171,10 @@ class FlickerEvaluator:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        self.categories = tuple(self.categories)
-        for name in self.categories:
-            category_by_name(name)
+        super().__post_init__()
         # Births, deaths, id changes, elements that stayed, found; frame pairs, frames passed.
         self._sums, self._counts = SceneSums((5,)), SceneSums((2,))
         self._predicted = SideIdentities('predictions', ElementLinker.of_predictions)
-
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        """Scenes seen so far, in order."""
-        return self._frames.scenes
 
     def add(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         """Pair the next frame of its scene and compare it with the one before.
@@ -270,14 +254,14 @@ class FlickerEvaluator:
                 pairs[numbers[row]] = ids[column]
         return pairs
 
-    def merge(self, other: FlickerEvaluator) -> None:
+    def merge(self, other: Self) -> None:
         """Add the scenes of an evaluator with the same settings; none may be in both.
 
         Raises:
             DataError: its frames have another reference or range, or one has ids and one has none.
         """
         self._predicted.merge(other._predicted, next(iter(other.scenes), ''))
-        self._frames.merge(other._frames)
+        super().merge(other)
         self._sums.merge(other._sums)
         self._counts.merge(other._counts)
 
@@ -303,9 +287,7 @@ class FlickerEvaluator:
             are_linked=self._predicted.are_made,
             max_distance_m=self.max_distance_m,
             min_score=self.min_score,
-            num_frames=self._frames.count(scene),
-            reference=self._frames.reference,
-            range=self._frames.range,
+            **self._seen(scene),
         )
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
+from gsmap_core.categories import category_by_name
 from gsmap_core.errors import ConfigError
 from gsmap_core.evaluation.bev_iou import DEFAULT_MIN_SCORE
-from gsmap_core.evaluation.frames import FrameLog, range_dict
+from gsmap_core.evaluation.frame_metric import FrameEvaluator, FrameResult
 from gsmap_core.evaluation.lateral import (
     SceneSums,
     distances_to_lines,
@@ -26,7 +26,7 @@ from gsmap_core.evaluation.lateral import (
     points_along,
     ratio,
 )
-from gsmap_core.structures import FloatArray, PerceptionRange, VectorMap
+from gsmap_core.structures import FloatArray, VectorMap
 
 #: Borders of the distance bands from the origin of the reference frame [m].
 DEFAULT_BANDS_M: tuple[float, ...] = (0.0, 10.0, 20.0, 30.0)
@@ -60,7 +60,7 @@ class LineQuality:
 
 
 @dataclass(frozen=True)
-class GeometryResult:
+class GeometryResult(FrameResult):
     """Quality of lines over a set of frames.
 
     Args:
@@ -68,18 +68,12 @@ class GeometryResult:
         bands: by category and band (`0-10`).
         tolerance_m: the farthest that a predicted line may lie beside the true one [m].
         min_score: predictions with a lower score were left out.
-        num_frames: frames evaluated.
-        reference: frame that the elements were given in.
-        range: extent that the maps cover [m]; None: no frame was seen.
     """
 
     overall: dict[str, LineQuality]
     bands: dict[str, dict[str, LineQuality]]
     tolerance_m: float
     min_score: float
-    num_frames: int = 0
-    reference: str = 'ego'
-    range: PerceptionRange | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -102,9 +96,7 @@ class GeometryResult:
             'metric': 'geometry',
             'tolerance_m': self.tolerance_m,
             'min_score': self.min_score,
-            'reference': self.reference,
-            'range_m': range_dict(self.range),
-            'num_frames': self.num_frames,
+            **self.frames_to_dict(),
             'mean': plain(self.mean),
             'per_category': {name: plain(value) for name, value in self.per_category.items()},
             'categories': {
@@ -118,7 +110,7 @@ class GeometryResult:
 
 
 @dataclass
-class GeometryEvaluator:
+class GeometryEvaluator(FrameEvaluator):
     """Collects frames one by one and gives the quality of lines over all, or over one scene.
 
     Args:
@@ -133,18 +125,14 @@ class GeometryEvaluator:
             rise.
     """
 
-    categories: tuple[str, ...] = PAPER_CATEGORIES
     tolerance_m: float = DEFAULT_TOLERANCE_M
     min_score: float = DEFAULT_MIN_SCORE
     bands_m: tuple[float, ...] = DEFAULT_BANDS_M
     _sums: SceneSums = field(init=False, repr=False)
-    _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        self.categories = tuple(self.categories)
-        for name in self.categories:
-            category_by_name(name)
+        super().__post_init__()
         if not self.tolerance_m > 0:
             raise ConfigError(f'tolerance {self.tolerance_m} m; expected a positive number')
         if len(self.bands_m) < 2 or not (np.diff(self.bands_m) > 0).all():
@@ -153,11 +141,6 @@ class GeometryEvaluator:
             )
         # Row 0 holds all distances, the others a band each.
         self._sums = SceneSums((len(self.bands_m), 6))
-
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        """Scenes seen so far, in order."""
-        return self._frames.scenes
 
     def add(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         """Compare one frame.
@@ -198,13 +181,13 @@ class GeometryEvaluator:
                     sums[index, columns] += weighted[band == index].sum(axis=0)
         return sums
 
-    def merge(self, other: GeometryEvaluator) -> None:
+    def merge(self, other: Self) -> None:
         """Add the frames of an evaluator with the same settings.
 
         Raises:
             DataError: its frames have another reference or range.
         """
-        self._frames.merge(other._frames)
+        super().merge(other)
         self._sums.merge(other._sums)
 
     def result(self, scene: str | None = None) -> GeometryResult:
@@ -226,9 +209,7 @@ class GeometryEvaluator:
             },
             tolerance_m=self.tolerance_m,
             min_score=self.min_score,
-            num_frames=self._frames.count(scene),
-            reference=self._frames.reference,
-            range=self._frames.range,
+            **self._seen(scene),
         )
 
 

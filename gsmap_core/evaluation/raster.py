@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
-from gsmap_core.evaluation.frames import FrameLog, pair_frames, range_dict
+from gsmap_core.evaluation.frame_metric import FrameEvaluator, FrameResult
+from gsmap_core.evaluation.frames import pair_frames
+from gsmap_core.evaluation.lateral import mean_of_known, plain
 from gsmap_core.evaluation.matching import BoolArray, pool_by_score
 from gsmap_core.evaluation.raster_masks import (
     RasterCanvas,
@@ -27,7 +29,7 @@ from gsmap_core.evaluation.raster_masks import (
     match_masks,
 )
 from gsmap_core.evaluation.raster_windows import draw_windows, union_counts, window_overlaps
-from gsmap_core.structures import FloatArray, PerceptionRange, VectorMap
+from gsmap_core.structures import FloatArray, VectorMap
 
 LINE_IOU = tuple(float(value) for value in np.linspace(0.25, 0.50, 6))
 AREA_IOU = tuple(float(value) for value in np.linspace(0.50, 0.75, 6))
@@ -46,7 +48,7 @@ def iou_thresholds(category: str) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class RasterResult:
+class RasterResult(FrameResult):
     """Raster average precision of a set of frames; NaN for a category without ground truth.
 
     Args:
@@ -57,9 +59,6 @@ class RasterResult:
             have either, by category; NaN without such frames.
         num_ground_truth: elements, by category.
         num_predictions: elements that were scored, by category.
-        num_frames: frames evaluated.
-        reference: frame that the elements were given in.
-        range: extent that the maps cover [m]; None: no frame was seen.
     """
 
     ap: dict[str, dict[float, float]]
@@ -67,9 +66,6 @@ class RasterResult:
     frame_miou: dict[str, float]
     num_ground_truth: dict[str, int]
     num_predictions: dict[str, int]
-    num_frames: int = 0
-    reference: str = 'ego'
-    range: PerceptionRange | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -84,19 +80,19 @@ class RasterResult:
     @property
     def mean_ap(self) -> float:
         """Mean over the categories that have ground truth; NaN if none has."""
-        return _mean_of_present(self.per_category.values())
+        return mean_of_known(list(self.per_category.values()))
 
     @property
     def line_ap(self) -> float:
         """Mean over the line categories that have ground truth; NaN if none has."""
-        return _mean_of_present(self._lines(self.per_category))
+        return mean_of_known(self._lines(self.per_category))
 
     @property
     def line_average_recall(self) -> float:
         """Average recall of the line categories that have ground truth; NaN if none has."""
         most = MAX_DETECTIONS[-1]
         recall = {name: values[most] for name, values in self.average_recall.items()}
-        return _mean_of_present(self._lines(recall))
+        return mean_of_known(self._lines(recall))
 
     def _lines(self, values: dict[str, float]) -> list[float]:
         return [v for name, v in values.items() if not category_by_name(name).is_area]
@@ -105,35 +101,24 @@ class RasterResult:
         """Return plain values for JSON: thresholds as text (`0.25`), null instead of NaN."""
         return {
             'metric': 'raster',
-            'reference': self.reference,
-            'range_m': range_dict(self.range),
-            'num_frames': self.num_frames,
-            'mean_ap': _plain(self.mean_ap),
-            'line_ap': _plain(self.line_ap),
-            'line_average_recall': _plain(self.line_average_recall),
-            'per_category': {name: _plain(value) for name, value in self.per_category.items()},
+            **self.frames_to_dict(),
+            'mean_ap': plain(self.mean_ap),
+            'line_ap': plain(self.line_ap),
+            'line_average_recall': plain(self.line_average_recall),
+            'per_category': {name: plain(value) for name, value in self.per_category.items()},
             'categories': {
                 name: {
-                    'ap': {f'{iou:.2f}': _plain(v) for iou, v in self.ap[name].items()},
+                    'ap': {f'{iou:.2f}': plain(v) for iou, v in self.ap[name].items()},
                     'average_recall': {
-                        str(most): _plain(v) for most, v in self.average_recall[name].items()
+                        str(most): plain(v) for most, v in self.average_recall[name].items()
                     },
-                    'frame_miou': _plain(self.frame_miou[name]),
+                    'frame_miou': plain(self.frame_miou[name]),
                     'num_ground_truth': self.num_ground_truth[name],
                     'num_predictions': self.num_predictions[name],
                 }
                 for name in self.ap
             },
         }
-
-
-def _mean_of_present(values: Iterable[float]) -> float:
-    present = [value for value in values if not math.isnan(value)]
-    return float(np.mean(present)) if present else math.nan
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 @dataclass
@@ -149,7 +134,7 @@ class _Record:
 
 
 @dataclass
-class RasterEvaluator:
+class RasterEvaluator(FrameEvaluator):
     """Collects frames one by one and gives the raster AP of all of them, or of one scene.
 
     Args:
@@ -159,21 +144,12 @@ class RasterEvaluator:
         ConfigError: a category is unknown.
     """
 
-    categories: tuple[str, ...] = PAPER_CATEGORIES
     _records: dict[str, list[_Record]] = field(init=False, repr=False)
-    _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        self.categories = tuple(self.categories)
-        for name in self.categories:
-            category_by_name(name)
+        super().__post_init__()
         self._records = {name: [] for name in self.categories}
-
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        """Scenes seen so far, in order."""
-        return self._frames.scenes
 
     def add(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         """Match one frame.
@@ -240,13 +216,13 @@ class RasterEvaluator:
         )
         return iou
 
-    def merge(self, other: RasterEvaluator) -> None:
+    def merge(self, other: Self) -> None:
         """Append the frames of an evaluator with the same settings; they follow those here.
 
         Raises:
             DataError: its frames have another reference or range.
         """
-        self._frames.merge(other._frames)
+        super().merge(other)
         for name, records in self._records.items():
             records += other._records[name]
 
@@ -278,9 +254,7 @@ class RasterEvaluator:
             frame_miou=miou,
             num_ground_truth=num_ground_truth,
             num_predictions=num_predictions,
-            num_frames=self._frames.count(scene),
-            reference=self._frames.reference,
-            range=self._frames.range,
+            **self._seen(scene),
         )
 
     def curve(self, category: str, iou: float) -> tuple[FloatArray, FloatArray]:

@@ -10,15 +10,16 @@ that stands still and a perfect model give zero.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from gsmap_core.categories import PAPER_CATEGORIES, category_by_name
+from gsmap_core.categories import category_by_name
 from gsmap_core.errors import DataError
 from gsmap_core.evaluation.bev_iou import DEFAULT_MIN_SCORE
-from gsmap_core.evaluation.frames import FrameLog, frame_key, range_dict
+from gsmap_core.evaluation.frame_metric import FrameEvaluator, FrameResult
+from gsmap_core.evaluation.frames import frame_key
 from gsmap_core.evaluation.lateral import (
     SceneSums,
     distances_to_lines,
@@ -30,7 +31,7 @@ from gsmap_core.evaluation.lateral import (
     ratio,
 )
 from gsmap_core.geometry.transforms import invert
-from gsmap_core.structures import FloatArray, PerceptionRange, VectorMap
+from gsmap_core.structures import FloatArray, VectorMap
 
 DEFAULT_MAX_JITTER_M = 1.5
 #: Points that an element must have where both frames looked, to be compared.
@@ -38,7 +39,7 @@ _MIN_POINTS = 4
 
 
 @dataclass(frozen=True)
-class StabilityResult:
+class StabilityResult(FrameResult):
     """Movement of elements in the map frame; NaN for a category that was never compared.
 
     Args:
@@ -50,9 +51,6 @@ class StabilityResult:
         num_without_pose: frames that were passed over because they have no pose.
         max_jitter_m: elements farther apart are not the same [m].
         min_score: predictions with a lower score were left out.
-        num_frames: frames seen.
-        reference: frame that the elements were given in.
-        range: extent that the maps cover [m]; None: no frame was seen.
     """
 
     jitter_m: dict[str, float]
@@ -63,9 +61,6 @@ class StabilityResult:
     num_without_pose: int
     max_jitter_m: float
     min_score: float
-    num_frames: int = 0
-    reference: str = 'ego'
-    range: PerceptionRange | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -88,9 +83,7 @@ class StabilityResult:
             'metric': 'stability',
             'max_jitter_m': self.max_jitter_m,
             'min_score': self.min_score,
-            'reference': self.reference,
-            'range_m': range_dict(self.range),
-            'num_frames': self.num_frames,
+            **self.frames_to_dict(),
             'num_frame_pairs': self.num_frame_pairs,
             'num_without_pose': self.num_without_pose,
             'mean': plain(self.mean),
@@ -108,7 +101,7 @@ class StabilityResult:
 
 
 @dataclass
-class StabilityEvaluator:
+class StabilityEvaluator(FrameEvaluator):
     """Collects the frames of scenes, in their order, and gives the jitter of their predictions.
 
     Args:
@@ -120,26 +113,17 @@ class StabilityEvaluator:
         ConfigError: a category is unknown.
     """
 
-    categories: tuple[str, ...] = PAPER_CATEGORIES
     max_jitter_m: float = DEFAULT_MAX_JITTER_M
     min_score: float = DEFAULT_MIN_SCORE
     _sums: SceneSums = field(init=False, repr=False)
     _counts: SceneSums = field(init=False, repr=False)
     _previous: dict[str, VectorMap] = field(init=False, repr=False, default_factory=dict)
-    _frames: FrameLog = field(init=False, repr=False, default_factory=FrameLog)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        self.categories = tuple(self.categories)
-        for name in self.categories:
-            category_by_name(name)
+        super().__post_init__()
         # Elements compared, found again, their jitters and squares; frame pairs, frames passed.
         self._sums, self._counts = SceneSums((4,)), SceneSums((2,))
-
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        """Scenes seen so far, in order."""
-        return self._frames.scenes
 
     def add(self, prediction: VectorMap, ground_truth: VectorMap) -> None:
         """Compare the next frame of its scene with the one before.
@@ -216,13 +200,13 @@ class StabilityEvaluator:
             if (element.score or 0.0) >= self.min_score
         ]
 
-    def merge(self, other: StabilityEvaluator) -> None:
+    def merge(self, other: Self) -> None:
         """Add the scenes of an evaluator with the same settings; none may be in both.
 
         Raises:
             DataError: its frames have another reference or range.
         """
-        self._frames.merge(other._frames)
+        super().merge(other)
         self._sums.merge(other._sums)
         self._counts.merge(other._counts)
 
@@ -243,7 +227,5 @@ class StabilityEvaluator:
             num_without_pose=int(passed),
             max_jitter_m=self.max_jitter_m,
             min_score=self.min_score,
-            num_frames=self._frames.count(scene),
-            reference=self._frames.reference,
-            range=self._frames.range,
+            **self._seen(scene),
         )
