@@ -14,28 +14,22 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
-from rclpy.clock import Clock, ClockType, JumpThreshold
-from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_srvs.srv import Trigger
 
 from gsmap_core.errors import DataError, GsmapError, TransformError
 from gsmap_ros.conversions import local_map_from_message, stamp_to_ns
-from gsmap_ros.diagnostics import DiagnosticsPublisher, SetAccount
 from gsmap_ros.map_builder_parts import MapBuilderParts, ego_pose_at, make_builder_parts
 from gsmap_ros.map_builder_status import MapBuilderStatus
-from gsmap_ros.node_main import forward_library_logs, run_node
-from gsmap_ros.parameters import MAP_BUILDER_PARAMETERS, NodeParameters
+from gsmap_ros.node_main import run_node
+from gsmap_ros.parameters import MAP_BUILDER_PARAMETERS
 from gsmap_ros.worker import NewestWinsWorker
+from gsmap_ros.worker_node import WorkerNode
 
-_DIAGNOSTICS_S = 1.0
-_AUTOSTART_S = 0.5
 _POLL_S = 0.1
 _DEPTH = 10
-#: Two signs of one clock jump (the clock itself, and the stamps) arrive within this wall time.
-_SAME_JUMP_S = 2.0
 #: Stamps that go back by less are messages out of order, not a jump [ns].
 _OUT_OF_ORDER_NS = 1_000_000_000
 
@@ -43,82 +37,37 @@ _OUT_OF_ORDER_NS = 1_000_000_000
 _Item = tuple[Any, float]
 
 
-class MapBuilderNode(LifecycleNode):
+class MapBuilderNode(WorkerNode):
     """See the module; what exists between configure and cleanup is in `_parts`."""
 
-    #: The node never ends by itself, and wants nothing more once it was told to.
-    exit_code: int | None = None
-    drains = False
-    lives_on = True
+    worker_name = 'fusion'
+    _parts: MapBuilderParts | None
+    _worker: NewestWinsWorker[_Item] | None
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(
-            'map_builder', automatically_declare_parameters_from_overrides=True, **options
-        )
-        forward_library_logs(self.get_logger())
-        self._values = NodeParameters(self, MAP_BUILDER_PARAMETERS)
-        for name in self._values.unknown:
-            self.get_logger().warning(f"parameter '{name}' is unknown and has no effect")
-        self._parts: MapBuilderParts | None = None
-        self._worker: NewestWinsWorker[_Item] | None = None
+        super().__init__('map_builder', MAP_BUILDER_PARAMETERS, _POLL_S, **options)
         self._subscription: Any = None
         #: Held by whoever reads or changes the map or publishes it.
         self._lock = threading.Lock()
-        self._account = SetAccount()
         self._status = MapBuilderStatus(self._account)
-        self._diagnostics = DiagnosticsPublisher(self)
         self._revision, self._has_changed = 0, False
         self._published_s = 0.0
         self._last_stamp_ns = 0
         self._begins_submap = False
-        self._last_jump_s = -_SAME_JUMP_S
-        # Not the node clock: a replay that pauses or ends must not silence the diagnostics.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_DIAGNOSTICS_S, self._publish_diagnostics, clock=steady)
-        self.create_timer(_POLL_S, self._poll, clock=steady)
-        self._autostart_timer = self.create_timer(_AUTOSTART_S, self._autostart, clock=steady)
-        self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(Trigger, '~/save_map', self._on_save)
         self.create_service(Trigger, '~/load_map', self._on_load)
-        backward = JumpThreshold(
-            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
-        )
-        self._jump_handle = self.get_clock().create_jump_callback(
-            backward, post_callback=lambda _: self._forget_past()
-        )
 
-    def _autostart(self) -> None:
-        self._autostart_timer.cancel()
-        if self._values['autostart']:
-            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                self.trigger_activate()
-
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Validate, open the map, create the publishers."""
-        self._status.failure = ''
-        try:
-            self._parts = make_builder_parts(self, self._values)
-        except GsmapError as error:
-            self._status.failure = str(error)
-        except Exception:
-            self._status.failure = traceback.format_exc()
-        if self._parts is None:
-            self.get_logger().error(f'configure failed: {self._status.failure}')
-            return TransitionCallbackReturn.FAILURE
-        self._values.is_configured = True
-        return TransitionCallbackReturn.SUCCESS
+    def _make_parts(self) -> MapBuilderParts:
+        return make_builder_parts(self, self._values)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Publish what is known and begin to fuse."""
+        result = super().on_activate(state)
         assert self._parts is not None
-        super().on_activate(state)
-        self._worker = NewestWinsWorker(
-            self._process, lambda _, reason: self._account.drop(reason), self._on_failed, 'fusion'
-        )
         self._parts.output.clear_markers()
         self._publish()
         self._subscribe()
-        return TransitionCallbackReturn.SUCCESS
+        return result
 
     def _subscribe(self) -> None:
         from gsmap_ros.msg import MapElementArray
@@ -142,23 +91,9 @@ class MapBuilderNode(LifecycleNode):
         self._publish_diagnostics()
         return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Write what is not on disk yet and give the folder free."""
-        if self._parts is not None:
-            with self._lock:
-                self._parts.close()
-        self._parts = None
-        self._values.is_configured = False
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release what is left, from any state."""
-        if self._worker is not None:
-            self.on_deactivate(state)
-        return self.on_cleanup(state)
-
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+    def _close_parts(self) -> None:
+        with self._lock:
+            super()._close_parts()
 
     def _on_local_map(self, message: Any) -> None:
         stamp_ns = stamp_to_ns(message.header.stamp)
@@ -252,15 +187,17 @@ class MapBuilderNode(LifecycleNode):
             parts.output.publish(parts.fused.to_vector_map(), self._revision)
             self._status.note_map(parts, self._revision)
 
+    def _on_clock_jump(self) -> None:
+        self._forget_past()
+
     def _forget_past(self) -> None:
         """Begin a new submap after a backward jump, and say so once; what is confirmed stays."""
         if self._parts is None or self._worker is None:
             return
         self._worker.drop_waiting('clock_jump')
         self._begins_submap, self._last_stamp_ns = True, 0
-        if time.monotonic() - self._last_jump_s < _SAME_JUMP_S:
+        if not self._is_new_jump():
             return
-        self._last_jump_s = time.monotonic()
         self._parts.pose.clear()
         self.get_logger().warning(
             'time went back (looping bag?): a new submap begins, unconfirmed elements are dropped'
@@ -277,8 +214,7 @@ class MapBuilderNode(LifecycleNode):
 
     def _answer(self, response: Trigger.Response, action: Any) -> Trigger.Response:
         """Do what a service asks for; an error becomes its answer."""
-        if self._parts is None or self._worker is None:
-            response.message = 'the node is not active; activate it first'
+        if self._refuses(response):
             return response
         try:
             response.message = action(self._parts)
@@ -313,11 +249,6 @@ class MapBuilderNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         self._diagnostics.publish(self._status.statuses(self._parts), 'map_builder')
-
-    def finish(self) -> None:
-        """Go down the lifecycle from wherever the node is, and let the last messages leave."""
-        self.trigger_shutdown()
-        self._diagnostics.flush()
 
 
 def main() -> None:

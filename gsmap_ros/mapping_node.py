@@ -14,70 +14,40 @@ import time
 import traceback
 from typing import Any
 
-from rclpy.clock import Clock, ClockType, JumpThreshold
-from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
 from gsmap_core.errors import GsmapError
 from gsmap_ros.camera_input import discover_cameras
 from gsmap_ros.camera_sync import CameraSet, Outcome
-from gsmap_ros.diagnostics import DiagnosticsPublisher, SetAccount
 from gsmap_ros.frame_builder import SetRejectedError
 from gsmap_ros.mapping_parts import MappingParts, make_parts
 from gsmap_ros.mapping_status import MappingStatus
-from gsmap_ros.node_main import forward_library_logs, run_node
-from gsmap_ros.parameters import MAPPING_PARAMETERS, NodeParameters
+from gsmap_ros.node_main import run_node
+from gsmap_ros.parameters import MAPPING_PARAMETERS
 from gsmap_ros.stage_times import ClosedSet, ReceivedImage, StageTimer
 from gsmap_ros.worker import NewestWinsWorker
+from gsmap_ros.worker_node import WorkerNode
 
 _POLL_S = 0.02
-_DIAGNOSTICS_S = 1.0
-_AUTOSTART_S = 0.5
-#: Two signs of one clock jump (the clock itself, and the stamps) arrive within this wall time.
-_SAME_JUMP_S = 2.0
 
 
-class MappingNode(LifecycleNode):
+class MappingNode(WorkerNode):
     """See the module; what exists between configure and cleanup is in `_parts`."""
 
-    #: The node never ends by itself, and wants nothing more once it was told to.
-    exit_code: int | None = None
-    drains = False
-    lives_on = True
+    worker_name = 'mapping'
+    _parts: MappingParts | None
+    _worker: NewestWinsWorker[ClosedSet] | None
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(
-            'mapping', automatically_declare_parameters_from_overrides=True, **options
-        )
-        forward_library_logs(self.get_logger())
-        self._values = NodeParameters(self, MAPPING_PARAMETERS)
-        for name in self._values.unknown:
-            self.get_logger().warning(f"parameter '{name}' is unknown and has no effect")
-        self._parts: MappingParts | None = None
-        self._worker: NewestWinsWorker[ClosedSet] | None = None
-        self._account = SetAccount()
+        super().__init__('mapping', MAPPING_PARAMETERS, _POLL_S, **options)
         self._status = MappingStatus(self._account)
-        self._diagnostics = DiagnosticsPublisher(self)
         #: Why the memory is to be dropped before the next set; empty: it is not. Set by the
         #: executor's thread, taken by the worker.
         self._reset_reason = ''
         self._reset_lock = threading.Lock()
         self._fixed_frame = ''
-        self._last_jump_s = -_SAME_JUMP_S
         self._seen_cameras: tuple[str, ...] = ()
-        # Not the node clock: a replay that pauses or ends must not silence the diagnostics.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_DIAGNOSTICS_S, self._publish_diagnostics, clock=steady)
-        self.create_timer(_POLL_S, self._poll, clock=steady)
-        self._autostart_timer = self.create_timer(_AUTOSTART_S, self._autostart, clock=steady)
-        self.create_service(Trigger, '~/reset', self._on_reset)
-        backward = JumpThreshold(
-            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
-        )
-        self._jump_handle = self.get_clock().create_jump_callback(
-            backward, post_callback=lambda _: self._on_clock_jump()
-        )
 
     def _autostart(self) -> None:
         """Configure and activate; wait for cameras that are to be found in the graph."""
@@ -100,37 +70,21 @@ class MappingNode(LifecycleNode):
                 )
                 return
         self._autostart_timer.cancel()
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        self._start_up()
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Validate, load the weights, warm up, create the publishers."""
-        self._status.failure = ''
+    def _make_parts(self) -> MappingParts:
         self._reset_reason = self._fixed_frame = ''
-        try:
-            self._parts = make_parts(self, self._values, self._on_image)
-        except GsmapError as error:
-            self._status.failure = str(error)
-        except Exception:
-            self._status.failure = traceback.format_exc()
-        if self._parts is None:
-            self.get_logger().error(f'configure failed: {self._status.failure}')
-            return TransitionCallbackReturn.FAILURE
-        self._values.is_configured = True
-        return TransitionCallbackReturn.SUCCESS
+        return make_parts(self, self._values, self._on_image)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and begin to map."""
+        result = super().on_activate(state)
         assert self._parts is not None
-        super().on_activate(state)
-        self._worker = NewestWinsWorker(
-            self._process, lambda _, reason: self._account.drop(reason), self._on_failed, 'mapping'
-        )
         if self._account.num_mapped:
             self._request_reset('requested')
         self._parts.output.clear_markers()
         self._parts.inputs.start()
-        return TransitionCallbackReturn.SUCCESS
+        return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, finish the set in work, publish the final numbers."""
@@ -142,23 +96,6 @@ class MappingNode(LifecycleNode):
             self.get_logger().warning('the worker is still busy; its set counts as in flight')
         self._publish_diagnostics()
         return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model and everything else that configure made."""
-        if self._parts is not None:
-            self._parts.close()
-        self._parts = None
-        self._values.is_configured = False
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release what is left, from any state."""
-        if self._worker is not None:
-            self.on_deactivate(state)
-        return self.on_cleanup(state)
-
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
 
     def _on_image(self, camera: str, stamp_ns: int, message: Any) -> None:
         assert self._parts is not None
@@ -245,24 +182,23 @@ class MappingNode(LifecycleNode):
         """Forget what belongs to the time before a backward jump, and say so once.
 
         Args:
-            is_clock: the clock itself told; it always counts. Stamps that go back at the same time
-                are another sign of the same jump: transforms of the new time stay.
+            is_clock: the clock itself told, see `_is_new_jump`; after another sign of the same
+                jump transforms of the new time stay.
         """
         assert self._parts is not None
         if self._worker is not None:
             self._worker.drop_waiting('clock_jump')
         self._request_reset('clock_jump')
-        if not is_clock and time.monotonic() - self._last_jump_s < _SAME_JUMP_S:
+        if not self._is_new_jump(is_clock):
             return
-        self._last_jump_s = time.monotonic()
         self._parts.pose.clear()
         self._parts.output.clear_markers()
         self.get_logger().warning('time went back (looping bag?): pending sets and state dropped')
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._parts is None or self._worker is None:
-            response.message = 'the node is not active; activate it first'
+        if self._refuses(response):
             return response
+        assert self._parts is not None and self._worker is not None
         self._route(self._parts.sync.reset('reset'))
         self._worker.drop_waiting('reset')
         self._request_reset('requested')
@@ -274,11 +210,6 @@ class MappingNode(LifecycleNode):
         rig_name = '' if self._parts is None else self._parts.rig_name
         statuses = self._status.statuses(self._parts, self._reset_reason)
         self._diagnostics.publish(statuses, rig_name)
-
-    def finish(self) -> None:
-        """Go down the lifecycle from wherever the node is, and let the last messages leave."""
-        self.trigger_shutdown()
-        self._diagnostics.flush()
 
 
 def main() -> None:
