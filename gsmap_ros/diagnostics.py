@@ -142,6 +142,12 @@ class SetAccount:
         return self._mapped
 
     @property
+    def num_dropped(self) -> int:
+        """Sets that gave no map."""
+        with self._lock:
+            return self._dropped.total()
+
+    @property
     def num_received(self) -> int:
         """Sets that left the synchroniser."""
         return self._received

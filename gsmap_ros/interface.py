@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from gsmap_ros.interface_record import (
     CLOCK,
     DIAGNOSTICS,
+    POSE,
     NodeInterface,
     ServiceRecord,
     StatusRecord,
@@ -151,15 +152,7 @@ MAPPING_INTERFACE = NodeInterface(
                 'last_error?': 'why the last dropped set was dropped; empty after a map',
             },
         ),
-        StatusRecord(
-            'pose',
-            'ERROR: the last lookup failed, with the text of the exception. STALE: none yet.',
-            {
-                'source': 'what answers',
-                'fixed_frame': 'frame of the ego pose',
-                'last_error': 'of the last lookup',
-            },
-        ),
+        POSE,
         StatusRecord(
             'inference',
             'STALE: nothing mapped yet.',

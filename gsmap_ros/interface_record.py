@@ -88,3 +88,13 @@ CLOCK = TopicRecord(
     'Time of a replay or simulation.',
     (('use_sim_time', 'true'),),
 )
+#: Written by `worker_status` for both nodes that ask for poses.
+POSE = StatusRecord(
+    'pose',
+    'ERROR: the last lookup failed, with the text of the exception. STALE: none yet.',
+    {
+        'source': 'what answers',
+        'fixed_frame': 'frame of the ego pose',
+        'last_error': 'of the last lookup',
+    },
+)

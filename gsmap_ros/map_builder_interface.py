@@ -5,6 +5,7 @@ from __future__ import annotations
 from gsmap_ros.interface_record import (
     CLOCK,
     DIAGNOSTICS,
+    POSE,
     NodeInterface,
     ServiceRecord,
     StatusRecord,
@@ -77,15 +78,7 @@ MAP_BUILDER_INTERFACE = NodeInterface(
                 'last_error': 'why the last dropped one was dropped; empty after a fused one',
             },
         ),
-        StatusRecord(
-            'pose',
-            'ERROR: the last lookup failed, with the text of the exception. STALE: none yet.',
-            {
-                'source': 'what answers',
-                'fixed_frame': 'frame of the ego pose',
-                'last_error': 'of the last lookup',
-            },
-        ),
+        POSE,
         StatusRecord(
             'map',
             'STALE: nothing published yet. ERROR: the folder cannot be written.',

@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from gsmap_ros.diagnostics import ERROR, OK, STALE, WARN, SetAccount, Status
+from gsmap_ros.diagnostics import ERROR, OK, STALE, SetAccount, Status
+from gsmap_ros.worker_status import WorkerStatus
 
 if TYPE_CHECKING:
     from gsmap_ros.map_builder_parts import MapBuilderParts
 
-#: Stamps and clock that are further apart belong to different times [s].
-_CLOCK_DISTANCE_S = 60.0
 
-
-class MapBuilderStatus:
+class MapBuilderStatus(WorkerStatus):
     """Collects what happens and turns it into statuses.
 
     Args:
@@ -22,28 +20,15 @@ class MapBuilderStatus:
     """
 
     def __init__(self, account: SetAccount) -> None:
-        self._account = account
-        self._last_dropped = self._last_fused = 0
+        super().__init__(account, 'stamps of local maps')
         self._changed_s: float | None = None
-        self.failure = ''
         self.map_error = ''
         self.disk_error = ''
-        self.clock_hint = ''
         self.num_submaps = 1
         self.num_refused_elements = 0
         self.revision = 0
         #: Numbers of the map when it was last looked at.
         self.map_values: dict[str, object] = {}
-
-    def note_stamp(self, stamp_ns: int, now_ns: int) -> None:
-        """Compare a stamp with the node clock; far apart, errors say what to set."""
-        distance_s = (now_ns - stamp_ns) / 1e9
-        self.clock_hint = ''
-        if abs(distance_s) > _CLOCK_DISTANCE_S:
-            self.clock_hint = (
-                f' (stamps of local maps are {distance_s:.0f} s behind the node clock; set '
-                'use_sim_time to true for a replay, to false without one)'
-            )
 
     def note_map(self, parts: MapBuilderParts, revision: int) -> None:
         """Take the numbers of a map that was just published."""
@@ -69,7 +54,7 @@ class MapBuilderStatus:
             return [Status('local maps', STALE, 'not configured', self._counters())]
         return [
             self._local_maps(),
-            self._pose(parts),
+            self._poses(parts.pose, parts.transforms.implementation),
             self._map(parts),
             Status('calibration', OK, parts.calibration, {}),
         ]
@@ -89,28 +74,7 @@ class MapBuilderStatus:
 
     def _local_maps(self) -> Status:
         values = self._counters()
-        dropped, fused = int(str(values['maps_dropped'])), self._account.num_mapped
-        new_dropped, new_fused = dropped - self._last_dropped, fused - self._last_fused
-        self._last_dropped, self._last_fused = dropped, fused
-        text = f'{fused} of {self._account.num_received} local maps fused, {dropped} dropped'
-        if self._account.num_received == 0:
-            return Status('local maps', STALE, f'no local map yet{self.clock_hint}', values)
-        if new_dropped and not new_fused:
-            return Status('local maps', ERROR, f'{text}; {self.map_error}', values)
-        return Status('local maps', WARN if new_dropped else OK, text, values)
-
-    def _pose(self, parts: MapBuilderParts) -> Status:
-        values = {
-            'source': parts.transforms.implementation,
-            'fixed_frame': parts.pose.fixed_frame,
-            'last_error': parts.pose.last_error,
-        }
-        if parts.pose.last_error:
-            text = f'{parts.pose.last_error}{self.clock_hint}'
-            return Status('pose', ERROR, text, values)
-        if not parts.pose.fixed_frame:
-            return Status('pose', STALE, 'no pose asked for yet', values)
-        return Status('pose', OK, f"ego pose in '{parts.pose.fixed_frame}'", values)
+        return self._work('local maps', 'local map', 'local maps fused', self.map_error, values)
 
     def _map(self, parts: MapBuilderParts) -> Status:
         age = '' if self._changed_s is None else f'{time.monotonic() - self._changed_s:.1f}'

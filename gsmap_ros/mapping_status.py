@@ -5,20 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gsmap_ros.camera_sync import SyncCounters
-from gsmap_ros.diagnostics import ERROR, OK, STALE, WARN, SetAccount, Status
+from gsmap_ros.diagnostics import ERROR, OK, STALE, SetAccount, Status
 from gsmap_ros.stage_times import StageTimes
+from gsmap_ros.worker_status import WorkerStatus
 
 if TYPE_CHECKING:
     from gsmap_core.mapping.tracked import TrackedPredictor
     from gsmap_core.runtime.predictor import Predictor
     from gsmap_ros.mapping_parts import MappingParts
-    from gsmap_ros.pose_source import PoseSource
-
-#: Stamps and clock that are further apart belong to different times [s].
-_CLOCK_DISTANCE_S = 60.0
 
 
-class MappingStatus:
+class MappingStatus(WorkerStatus):
     """Collects what happens and turns it into statuses.
 
     Args:
@@ -26,25 +23,10 @@ class MappingStatus:
     """
 
     def __init__(self, account: SetAccount) -> None:
-        self._account = account
+        super().__init__(account, 'image stamps')
         self.stages = StageTimes()
-        self._last_dropped = 0
-        self._last_mapped = 0
-        self.failure = ''
         self.set_error = ''
-        self.clock_hint = ''
         self.last_spread_ns = 0
-
-    def note_stamp(self, stamp_ns: int, now_ns: int) -> None:
-        """Compare a stamp with the node clock; far apart, errors say what to set."""
-        distance_s = (now_ns - stamp_ns) / 1e9
-        self.clock_hint = ''
-        if abs(distance_s) > _CLOCK_DISTANCE_S:
-            self.clock_hint = (
-                f' (image stamps are {distance_s:.0f} s behind the node clock; set use_sim_time '
-                f'to true for a replay, to '
-                'false without one)'
-            )
 
     def statuses(self, parts: MappingParts | None, pending_reset: str = '') -> list[Status]:
         """Return every status.
@@ -60,7 +42,7 @@ class MappingStatus:
         return [
             *parts.inputs.statuses(parts.builder),
             self._sets(parts.sync.counters),
-            self._pose_status(parts.pose),
+            self._poses(parts.pose, parts.pose.description),
             self._inference(parts.info),
             self.stages.status(),
             memory_status(parts.mapper, parts.predictor, pending_reset),
@@ -81,29 +63,7 @@ class MappingStatus:
             'spread_ms': f'{self.last_spread_ns / 1e6:.1f}',
             'last_error': self.set_error,
         }
-        dropped, mapped = int(str(values['sets_dropped'])), self._account.num_mapped
-        new_dropped, new_mapped = dropped - self._last_dropped, mapped - self._last_mapped
-        self._last_dropped, self._last_mapped = dropped, mapped
-        text = f'{mapped} of {self._account.num_received} sets mapped, {dropped} dropped'
-        if self._account.num_received == 0:
-            return Status('camera sets', STALE, f'no camera set yet{self.clock_hint}', values)
-        if new_dropped and not new_mapped:
-            return Status('camera sets', ERROR, f'{text}; {self.set_error}', values)
-        if new_dropped:
-            return Status('camera sets', WARN, text, values)
-        return Status('camera sets', OK, text, values)
-
-    def _pose_status(self, pose: PoseSource) -> Status:
-        values = {
-            'source': pose.description,
-            'fixed_frame': pose.fixed_frame,
-            'last_error': pose.last_error,
-        }
-        if pose.last_error:
-            return Status('pose', ERROR, f'{pose.last_error}{self.clock_hint}', values)
-        if not pose.fixed_frame:
-            return Status('pose', STALE, 'no pose asked for yet', values)
-        return Status('pose', OK, f"ego pose in '{pose.fixed_frame}'", values)
+        return self._work('camera sets', 'camera set', 'sets mapped', self.set_error, values)
 
     def _inference(self, info: dict[str, str]) -> Status:
         values = self._account.values()
