@@ -187,19 +187,20 @@ def local_map_to_message(local_map: VectorMap, frame_id: str) -> Any:
         raise DataError(
             f"local map is in the {local_map.reference} frame; expected 'ego': convert it first"
         )
-    area = local_map.range
-    message = MapElementArray(
-        sample_id=local_map.sample_id,
-        x_min=area.x_min,
-        x_max=area.x_max,
-        y_min=area.y_min,
-        y_max=area.y_max,
-        has_z=any(element.has_z for element in local_map.elements),
-        elements=[element_to_message(element) for element in local_map.elements],
-    )
-    message.header.stamp = ns_to_stamp(local_map.stamp_ns)
-    message.header.frame_id = frame_id
+    message = MapElementArray(sample_id=local_map.sample_id)
+    _fill(message, local_map, frame_id)
     return message
+
+
+def _fill(message: Any, vector_map: VectorMap, frame_id: str) -> None:
+    """Write what both kinds of map message have."""
+    area = vector_map.range
+    message.x_min, message.x_max = area.x_min, area.x_max
+    message.y_min, message.y_max = area.y_min, area.y_max
+    message.has_z = any(element.has_z for element in vector_map.elements)
+    message.elements = [element_to_message(element) for element in vector_map.elements]
+    message.header.stamp = ns_to_stamp(vector_map.stamp_ns)
+    message.header.frame_id = frame_id
 
 
 def element_from_message(message: Any, has_z: bool) -> MapElement:
@@ -279,16 +280,6 @@ def fused_map_to_message(fused: VectorMap, frame_id: str, revision: int) -> Any:
 
     if fused.reference != 'map':
         raise DataError(f"fused map is in the {fused.reference} frame; expected 'map'")
-    area = fused.range
-    message = VectorMapMessage(
-        revision=revision,
-        x_min=area.x_min,
-        x_max=area.x_max,
-        y_min=area.y_min,
-        y_max=area.y_max,
-        has_z=any(element.has_z for element in fused.elements),
-        elements=[element_to_message(element) for element in fused.elements],
-    )
-    message.header.stamp = ns_to_stamp(fused.stamp_ns)
-    message.header.frame_id = frame_id
+    message = VectorMapMessage(revision=revision)
+    _fill(message, fused, frame_id)
     return message

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from gsmap_core.structures import VectorMap
 from gsmap_ros.conversions import fused_map_to_message
+from gsmap_ros.map_output import MapPublishers
 from gsmap_ros.markers import (
     MAX_STRIPS,
-    MarkerKey,
     MarkerStyle,
     clear_markers,
     list_markers,
@@ -21,37 +21,21 @@ if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
 
 
-class MapBuilderOutput:
-    """Publishes the fused map while the node is active.
-
-    Args:
-        node: creates the publishers.
-        values: styles are read anew for every map, so that they may change.
-    """
+class MapBuilderOutput(MapPublishers):
+    """Publishes the fused map while the node is active; arguments as `MapPublishers`."""
 
     def __init__(self, node: LifecycleNode, values: NodeParameters) -> None:
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-        from rclpy.qos_overriding_options import QoSOverridingOptions
-        from visualization_msgs.msg import MarkerArray
 
         from gsmap_ros.msg import VectorMap as VectorMapMessage
 
-        self._node = node
-        self._values = values
-        self._shown: frozenset[MarkerKey] = frozenset()
-        self._needs_clear = False
         latched = QoSProfile(
             depth=1,
             reliability=ReliabilityPolicy.RELIABLE,
             durability=DurabilityPolicy.TRANSIENT_LOCAL,
         )
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._maps = node.create_lifecycle_publisher(
-            VectorMapMessage, '~/map', latched, qos_overriding_options=overridable
-        )
-        self._markers = node.create_lifecycle_publisher(
-            MarkerArray, '~/map_markers', latched, qos_overriding_options=overridable
-        )
+        super().__init__(node, values, VectorMapMessage, '~/map', latched)
+        self._needs_clear = False
 
     def publish(self, fused: VectorMap, revision: int) -> None:
         """Publish a map in the map frame, and markers whose ids are those of its elements.
@@ -82,9 +66,3 @@ class MapBuilderOutput:
     def clear_markers(self) -> None:
         """Let the next array begin with the removal of every marker on the displays."""
         self._shown, self._needs_clear = frozenset(), True
-
-    def close(self) -> None:
-        """Destroy the publishers."""
-        # The node lists its lifecycle publishers; destroy_publisher would leave them there.
-        for publisher in (self._maps, self._markers):
-            self._node.destroy_lifecycle_publisher(publisher)

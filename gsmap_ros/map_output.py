@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gsmap_core.structures import VectorMap
 from gsmap_ros.conversions import local_map_to_message
@@ -13,38 +13,65 @@ from gsmap_ros.parameters import NodeParameters
 
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
+    from rclpy.qos import QoSProfile
 
 _DEPTH = 5
 
 
-class MapOutput:
-    """Publishes local maps while the node is active.
+class MapPublishers:
+    """The publishers of a map and of its markers; they publish while the node is active.
 
     Args:
         node: creates the publishers.
         values: styles are read anew for every map, so that they may change.
+        message: type of the map.
+        topic: of the map; that of the markers has `_markers` behind it.
+        profile: of both.
     """
 
-    def __init__(self, node: LifecycleNode, values: NodeParameters) -> None:
-        from rclpy.qos import QoSProfile, ReliabilityPolicy
+    def __init__(
+        self,
+        node: LifecycleNode,
+        values: NodeParameters,
+        message: Any,
+        topic: str,
+        profile: QoSProfile,
+    ) -> None:
         from rclpy.qos_overriding_options import QoSOverridingOptions
         from visualization_msgs.msg import MarkerArray
-
-        from gsmap_ros.msg import MapElementArray
 
         self._node = node
         self._values = values
         self._shown: frozenset[MarkerKey] = frozenset()
+        self._maps, self._markers = (
+            node.create_lifecycle_publisher(
+                kind,
+                name,
+                profile,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for kind, name in ((message, topic), (MarkerArray, f'{topic}_markers'))
+        )
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        # The node lists its lifecycle publishers; destroy_publisher would leave them there.
+        for publisher in (self._maps, self._markers):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+
+class MapOutput(MapPublishers):
+    """Publishes local maps while the node is active; arguments as `MapPublishers`."""
+
+    def __init__(self, node: LifecycleNode, values: NodeParameters) -> None:
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+        from gsmap_ros.msg import MapElementArray
+
+        profile = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+        super().__init__(node, values, MapElementArray, '~/local_map', profile)
         #: Maps that left while nobody was subscribed: no recording can have them.
         self.num_unheard = 0
-        profile = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._maps = node.create_lifecycle_publisher(
-            MapElementArray, '~/local_map', profile, qos_overriding_options=overridable
-        )
-        self._markers = node.create_lifecycle_publisher(
-            MarkerArray, '~/local_map_markers', profile, qos_overriding_options=overridable
-        )
 
     def publish(self, local_map: VectorMap) -> int:
         """Publish a map as it is, and markers whose ids are those of its elements.
@@ -87,9 +114,3 @@ class MapOutput:
             'maps_unheard': self.num_unheard,
         }
         return Status('output', OK, f'{num_maps} subscribers of {self._maps.topic_name}', values)
-
-    def close(self) -> None:
-        """Destroy the publishers."""
-        # The node lists its lifecycle publishers; destroy_publisher would leave them there.
-        for publisher in (self._maps, self._markers):
-            self._node.destroy_lifecycle_publisher(publisher)
