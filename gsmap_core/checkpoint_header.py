@@ -8,14 +8,13 @@ Places count from the end of the header, so that a header of another length leav
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gsmap_core.atomic_files import atomic_path
 from gsmap_core.errors import CheckpointError
 
 _LENGTH = struct.Struct('<Q')
@@ -52,22 +51,16 @@ def write_header_metadata(path: Path | str, changes: Mapping[str, str]) -> None:
     header['__metadata__'] = {**(header.get('__metadata__') or {}), **changes}
     text = json.dumps(header, separators=(',', ':')).encode('utf-8')
     text += b' ' * (-len(text) % _ALIGNMENT)
-    temporary = ''
     try:
-        handle, temporary = tempfile.mkstemp(
-            prefix=f'.{path.name}.', suffix='.part', dir=path.parent
-        )
-        with os.fdopen(handle, 'wb') as target, path.open('rb') as source:
+        with (
+            atomic_path(path, keep_mode=True) as temporary,
+            temporary.open('wb') as target,
+            path.open('rb') as source,
+        ):
             target.write(_LENGTH.pack(len(text)) + text)
             source.seek(_LENGTH.size + size)
             shutil.copyfileobj(source, target, 1 << 20)
-            target.flush()
-            os.fsync(target.fileno())
-        shutil.copymode(path, temporary)
-        os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise CheckpointError(
             f"checkpoint '{path}' cannot be written ({error}); check the folder and its "
             'permissions'

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from gsmap_core.atomic_files import atomic_text_file
 from gsmap_core.categories import category_by_name
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.structures import FloatArray, MapElement, PerceptionRange, VectorMap
@@ -64,42 +64,27 @@ def write_map_file(
         DataError: a map has another reference or range than the first, or is in the map frame.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        prefix=f'.{target.name}.', suffix='.part', dir=target.parent
-    )
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as stream:
-            count = 0
-            header = (reference, perception_range or PerceptionRange())
-            for vector_map in maps:
-                if count == 0:
-                    header = (vector_map.reference, vector_map.range)
-                    stream.write(_header_text(target, *header, origin))
-                if (vector_map.reference, vector_map.range) != header:
-                    raise DataError(
-                        f"{target}: frame '{vector_map.sample_id or vector_map.stamp_ns}' has "
-                        f'reference '
-                        f"'{vector_map.reference}' and {vector_map.range}; the first frame has "
-                        f"'{header[0]}' and "
-                        f'{header[1]}; one file holds one of each'
-                    )
-                stream.write('\n' if count == 0 else ',\n')
-                stream.write(json.dumps(_frame_to_json(vector_map), separators=(', ', ': ')))
-                count += 1
+    with atomic_text_file(target) as stream:
+        count = 0
+        header = (reference, perception_range or PerceptionRange())
+        for vector_map in maps:
             if count == 0:
+                header = (vector_map.reference, vector_map.range)
                 stream.write(_header_text(target, *header, origin))
-            stream.write('\n]}\n')
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes private files; a result is as readable as any other file the user writes.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+            if (vector_map.reference, vector_map.range) != header:
+                raise DataError(
+                    f"{target}: frame '{vector_map.sample_id or vector_map.stamp_ns}' has "
+                    f'reference '
+                    f"'{vector_map.reference}' and {vector_map.range}; the first frame has "
+                    f"'{header[0]}' and "
+                    f'{header[1]}; one file holds one of each'
+                )
+            stream.write('\n' if count == 0 else ',\n')
+            stream.write(json.dumps(_frame_to_json(vector_map), separators=(', ', ': ')))
+            count += 1
+        if count == 0:
+            stream.write(_header_text(target, *header, origin))
+        stream.write('\n]}\n')
     return count
 
 

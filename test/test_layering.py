@@ -19,7 +19,7 @@ BASE = {
     'structures', 'categories', 'config', 'part_configs', 'relation_config', 'loss_configs',
     'plain_config', 'errors', 'contrastive_config', 'resources', 'images', 'frame_inputs',
     'mapfile', 'rig', 'targets', 'image_targets', 'geometry',
-    'calibration', 'checkpoint_header',
+    'calibration', 'checkpoint_header', 'atomic_files',
 }  # fmt: skip
 #: Room -> the rooms it may import, besides itself and BASE.
 ALLOWED: dict[str, set[str]] = {

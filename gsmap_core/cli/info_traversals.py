@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from gsmap_core.data.json_files import atomic_text_file
+from gsmap_core.atomic_files import atomic_text_file
 from gsmap_core.data.pose_files import collect_pose_tables
 from gsmap_core.data.traversal_file import TraversalPlan, write_traversal_file
 from gsmap_core.data.traversal_report import format_traversals, traversal_report

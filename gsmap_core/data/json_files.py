@@ -1,45 +1,12 @@
-"""JSON files: written so that they appear only when complete, read with an error that helps."""
+"""JSON files, read with an error that helps."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from gsmap_core.errors import DataError
-
-
-@contextmanager
-def atomic_text_file(path: str | os.PathLike[str]) -> Iterator[TextIO]:
-    """Open a UTF-8 file for writing; it takes its name, replacing an older one, at the end.
-
-    If the block raises, nothing is left behind and an older file stays as it was.
-
-    Args:
-        path: file to write; its folder is made if needed.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        prefix=f'.{target.name}.', suffix='.part', dir=target.parent
-    )
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes private files; a result is as readable as any other file the user writes.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_json_object(path: Path, version: int, what: str) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from gsmap_core.atomic_files import atomic_text_file
 from gsmap_core.data.bag import open_bag
-from gsmap_core.data.json_files import atomic_text_file, read_json_object
+from gsmap_core.data.json_files import read_json_object
 from gsmap_core.data.loading import find_bags
 from gsmap_core.data.pose_tables import PoseTable, pose_table_of
 from gsmap_core.errors import DataError, GsmapError

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from gsmap_core.data.json_files import atomic_text_file, read_json_object
+from gsmap_core.atomic_files import atomic_text_file
+from gsmap_core.data.json_files import read_json_object
 from gsmap_core.data.traversal_splits import LabelSplit, LabelSplits
 from gsmap_core.data.traversals import (
     IOU_TOLERANCE,

@@ -7,8 +7,6 @@ are complete.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import shapely
 
+from gsmap_core.atomic_files import atomic_text_file
 from gsmap_core.errors import DataError
 from gsmap_core.geometry.geodesy import MapOrigin, geographic_from_map
 from gsmap_core.mapfile import write_map_file
@@ -289,21 +288,8 @@ def _require_map_frame(fused: VectorMap) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = ''
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            prefix=f'.{path.name}.', suffix='.part', dir=path.parent
-        )
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+        with atomic_text_file(path) as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise DataError(f"'{path}' cannot be written: {error}") from None

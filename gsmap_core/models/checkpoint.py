@@ -6,8 +6,6 @@ A checkpoint alone rebuilds its model; nothing in it is executed.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gsmap_core.atomic_files import atomic_path
 from gsmap_core.config import ModelConfig, model_config_from_dict, to_plain
 from gsmap_core.errors import CheckpointError, ConfigError
 from gsmap_core.models.backbone import check_tensors
@@ -69,25 +68,10 @@ def save_checkpoint(
         'frozen_backbone': json.dumps(model.image_encoder.backbone.is_frozen),
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    temporary = ''
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            prefix=f'.{path.name}.', suffix='.part', dir=path.parent
-        )
-        os.close(handle)
-        save_file(tensors, temporary, metadata=metadata)
-        # mkstemp makes private files; a checkpoint gets the permissions that any new file would
-        # have.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        with open(temporary, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise CheckpointError(
             f"checkpoint '{path}' cannot be written ({error}); choose another place or free some "
             'space'

@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from gsmap_core.atomic_files import atomic_text_file
 from gsmap_core.categories import CATEGORIES
 from gsmap_core.errors import DataError
 from gsmap_core.geometry.transforms import transform_points
@@ -188,10 +189,8 @@ def write_map_page(
         # A `<` inside a string could end the element that holds the data.
         data=_compact(data).replace('<', '\\u003c'),
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'.{target.name}.part')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, target)
+    with atomic_text_file(target) as file:
+        file.write(text)
     return PageResult(target, len(shown), len(strips), target.stat().st_size)
 
 

@@ -61,7 +61,7 @@ def test_a_write_that_fails_keeps_the_file(
     def full(*_: object) -> None:
         raise OSError('no space left on device')
 
-    monkeypatch.setattr('gsmap_core.checkpoint_header.os.replace', full)
+    monkeypatch.setattr('os.replace', full)
     with pytest.raises(CheckpointError, match='no space left'):
         write_header_metadata(checkpoint, {'new': 'x'})
     assert checkpoint.read_bytes() == before
