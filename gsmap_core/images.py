@@ -6,7 +6,7 @@ A `SurroundFrame` becomes one row of a `FrameBatch`, the only thing a model take
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
@@ -73,9 +73,16 @@ class FrameBatch:
 
     def to(self, device: torch.device | str) -> FrameBatch:
         """Return the batch on another device."""
+        return self._mapped(lambda value: value.to(device))
+
+    def rows(self, chosen: slice) -> FrameBatch:
+        """Return some of the samples."""
+        return self._mapped(lambda value: value[chosen])
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> FrameBatch:
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
-        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in values.items()}
-        return FrameBatch(**moved)
+        changed: dict[str, Any] = {k: v if v is None else change(v) for k, v in values.items()}
+        return FrameBatch(**changed)
 
     def __len__(self) -> int:
         """Return the batch size B."""

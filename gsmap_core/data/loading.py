@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -44,6 +44,8 @@ from gsmap_core.structures import FloatArray, VectorMap
 from gsmap_core.targets import TargetCameras, make_targets
 
 logger = logging.getLogger(__name__)
+
+BatchT = TypeVar('BatchT')
 
 #: More unreadable frames than this share of the data end a training.
 MAX_BAD_FRACTION = 0.05
@@ -378,8 +380,7 @@ class BadFrames:
             )
 
 
-def init_worker(_: int) -> None:
-    """Prepare a loader process."""
+def _init_worker(_: int) -> None:
     # One process per worker already; OpenCV's own threads would fight over the same cores.
     cv2.setNumThreads(0)
     # Handlers of the training process came along with the fork. Ctrl-C reaches the whole group,
@@ -403,14 +404,25 @@ def make_loader(
         num_workers: loader processes (forked, so that they share the cache); 0: load in this one.
         pin_memory: stage batches in page-locked memory for a GPU.
     """
+    return build_loader(dataset, batches, collate, num_workers, pin_memory)
+
+
+def build_loader(
+    dataset: Any,
+    batches: Sampler[Any],
+    collation: Callable[[Any], BatchT],
+    num_workers: int,
+    pin_memory: bool,
+) -> DataLoader[BatchT]:
+    """Build a loader whose batches a function makes; arguments as `make_loader`."""
     return DataLoader(
         # The collation turns samples into batches, which the loader's type does not express.
-        cast('Dataset[Batch]', dataset),
+        cast('Dataset[BatchT]', dataset),
         batch_sampler=batches,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=collation,
         pin_memory=pin_memory,
-        worker_init_fn=init_worker if num_workers else None,
+        worker_init_fn=_init_worker if num_workers else None,
         persistent_workers=num_workers > 0,
         multiprocessing_context='fork' if num_workers else None,
     )

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from gsmap_core.data.augmentation import EGO_FLIP, AugmentationConfig, PreparedF
 from gsmap_core.data.batches import Batch, Sample, collate
 from gsmap_core.data.drives import Drive
 from gsmap_core.data.frame_pairs import find_frame_pairs, pose_tables_of
-from gsmap_core.data.loading import init_worker
+from gsmap_core.data.loading import build_loader
 from gsmap_core.data.pose_noise import with_pose_noise
 from gsmap_core.data.pose_tables import PosedDrive, PoseTable
 from gsmap_core.data.prepared_frames import PreparedFrames
@@ -348,13 +348,4 @@ def make_pair_loader(
     pin_memory: bool = False,
 ) -> DataLoader[PairBatch]:
     """Build the loader of pairs; arguments as `loading.make_loader`."""
-    return DataLoader(
-        cast('Dataset[PairBatch]', dataset),
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=collate_pairs,
-        pin_memory=pin_memory,
-        worker_init_fn=init_worker if num_workers else None,
-        persistent_workers=num_workers > 0,
-        multiprocessing_context='fork' if num_workers else None,
-    )
+    return build_loader(dataset, batches, collate_pairs, num_workers, pin_memory)

@@ -95,10 +95,10 @@ class JointModel(nn.Module):
         output = None
         if labelled is not None:
             first = slice(0, count)
-            bev, new_state = mapper.fuse(lifted[first], _rows(frames, first), state)
+            bev, new_state = mapper.fuse(lifted[first], frames.rows(first), state)
             output = mapper.decode(features[first], bev, lifted[first].depth_logits, new_state)
         rest = lifted[slice(count, None)]
-        bev, _ = mapper.fuse(rest, _rows(frames, slice(count, None)))
+        bev, _ = mapper.fuse(rest, frames.rows(slice(count, None)))
         pooled = self._pooled(unlabelled) if self.finds_pooled else None
         return output, UnlabelledOutput(self.head(bev), bev, rest.depth_logits, pooled)
 
@@ -363,12 +363,3 @@ def _filled(value: Tensor, num_cameras: int, name: str) -> Tensor:
     if name in ('camera_mask', 'images'):
         filler = torch.zeros_like(filler)
     return torch.cat([value, filler], dim=1)
-
-
-def _rows(frames: FrameBatch, rows: slice) -> FrameBatch:
-    """Return some of the frames."""
-    values: dict[str, Any] = {}
-    for item in dataclasses.fields(FrameBatch):
-        value = getattr(frames, item.name)
-        values[item.name] = None if value is None else value[rows]
-    return FrameBatch(**values)

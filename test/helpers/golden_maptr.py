@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +102,6 @@ def batch_of(inputs: dict[str, Tensor], image: ImageConfig) -> FrameBatch:
         can_bus=inputs['can_bus'].float(),
         ego_from_reference=torch.eye(4).expand(batch, 4, 4),
     )
-
-
-def rows(batch: FrameBatch, chosen: slice) -> FrameBatch:
-    """Return some samples of a batch."""
-    values = {item.name: getattr(batch, item.name) for item in fields(batch)}
-    return FrameBatch(**{k: v if v is None else v[chosen] for k, v in values.items()})
 
 
 def load_published(model: OnlineMapper, tensors: dict[str, Tensor]) -> None:

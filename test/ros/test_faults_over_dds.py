@@ -19,7 +19,15 @@ import numpy as np
 import pytest
 from ros.helpers.drives import write_micro_checkpoint
 from ros.helpers.usage import usage
-from ros.helpers.vehicle import CAMERAS, MS, PERIOD_NS, Vehicle, picture, transform
+from ros.helpers.vehicle import (
+    CAMERAS,
+    MS,
+    PERIOD_NS,
+    Vehicle,
+    node_parameters,
+    picture,
+    transform,
+)
 
 from gsmap_core.cli.node_processes import NodeProcess
 from gsmap_core.cli.ros_environment import overlay_environment
@@ -63,13 +71,7 @@ def bench(ros_context: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     environment = overlay_environment()
     environment['PYTHONPATH'] += os.pathsep + str(folder / 'ros1')
     environment |= {'PYTHONUNBUFFERED': '1', 'OMP_NUM_THREADS': '1'}
-    parameters = {
-        'model.weights': str(weights),
-        'cameras': list(CAMERAS),
-        'use_sim_time': True,
-        'image_reliability': 'reliable',
-        'score_threshold': 0.0,
-    }
+    parameters = node_parameters(weights)
     result = SimpleNamespace(folder=folder, weights=weights)
 
     def start() -> NodeProcess:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ros.helpers.buffer_source import BufferSource
 
 from gsmap_core.errors import CalibrationError, DataError, GsmapError, TransformError
 from gsmap_core.images import decode_jpeg
@@ -176,30 +177,12 @@ def test_transforms(items: list[Any], target: str, source: str, stamp: Any) -> N
     assert answer.matrix.shape == (4, 4)
 
 
-class Source:
-    """The own buffer without a node."""
-
-    implementation = 'test'
-
-    def __init__(self) -> None:
-        self.buffer = TransformBuffer()
-
-    def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
-        return self.buffer.lookup(target, source, stamp_ns).matrix
-
-    def clear(self) -> None:
-        self.buffer.clear()
-
-    def close(self) -> None:
-        pass
-
-
 @FUZZ
 @given(shift=vector(3), turn=vector(4), place=vector(3), after=vector(3))
 def test_ego_motion_is_finite_or_refused(
     shift: list[float], turn: list[float], place: list[float], after: list[float]
 ) -> None:
-    source = Source()
+    source = BufferSource()
     for stamp_ns, where in ((1000, shift), (2000, after)):
         source.buffer.set_transform('map', 'base_link', stamp_ns, where, turn)
     source.buffer.set_transform('base_link', 'camera', 0, place, (0.0, 0.0, 0.0, 1.0), True)
@@ -263,7 +246,7 @@ def test_a_set_of_garbage_is_rejected_or_a_frame(info: Any, stamp: int, data: by
     }
     calibrations['good'].update(good)
     calibrations['bad'].update(info)
-    source = Source()
+    source = BufferSource()
     source.buffer.set_transform('map', 'base_link', 0, (1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), True)
     source.buffer.set_transform('base_link', 'camera', 0, (0, 0, 1), (0, 0, 0, 1), True)
     builder = FrameBuilder(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ros.helpers.buffer_source import BufferSource
 from ros.helpers.drives import START_NS, pose_at
 
 from gsmap_core.errors import TransformError
@@ -22,22 +23,8 @@ MS = 1_000_000
 IDENTITY = (0.0, 0.0, 0.0, 1.0)
 
 
-class Source:
-    """The own buffer without a node."""
-
-    implementation = 'test'
-
-    def __init__(self) -> None:
-        self.buffer = TransformBuffer()
-
-    def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
-        return self.buffer.lookup(target, source, stamp_ns).matrix
-
-    def clear(self) -> None:
-        self.buffer.clear()
-
-    def close(self) -> None:
-        pass
+class Source(BufferSource):
+    """The own buffer without a node, with the motion of a drive."""
 
     def drive(self, parent: str, first_ms: int, last_ms: int) -> None:
         for ms in range(first_ms, last_ms + 1, 20):

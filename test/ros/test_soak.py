@@ -13,7 +13,7 @@ import pytest
 from ros.helpers.drives import FaultyDrive, write_micro_checkpoint
 from ros.helpers.runs import run_nodes
 from ros.helpers.usage import Usage, growth, usage
-from ros.helpers.vehicle import CAMERAS, Vehicle
+from ros.helpers.vehicle import CAMERAS, Vehicle, node_parameters
 
 from gsmap_core.cli.node_processes import NodeProcess
 from gsmap_core.cli.ros_environment import overlay_environment
@@ -93,13 +93,7 @@ def bench(
     """A mapping node in a process of its own, and a vehicle that it has mapped once."""
     folder = tmp_path_factory.mktemp('lifecycles')
     weights = write_micro_checkpoint(folder / 'micro.safetensors', 'keyframe_streaming')
-    parameters = {
-        'model.weights': str(weights),
-        'cameras': list(CAMERAS),
-        'use_sim_time': True,
-        'image_reliability': 'reliable',
-        'score_threshold': 0.0,
-    }
+    parameters = node_parameters(weights)
     environment = {**overlay_environment(), 'PYTHONUNBUFFERED': '1', 'OMP_NUM_THREADS': '1'}
     node, vehicle = NodeProcess('mapping', parameters, environment, folder), Vehicle()
     try:

@@ -189,6 +189,28 @@ def footprint(box: Box, margin: float = 0.0) -> shapely.Polygon:
     return shapely.Polygon(corners @ np.array([[cosine, sine], [-sine, cosine]]) + box.centre_xy)
 
 
+def _standing(
+    dice: Dice,
+    street: Street,
+    side: float,
+    station: float,
+    offset: float,
+    size: Size,
+    tilt: float,
+    colour: Colour,
+) -> Box:
+    """Return a vehicle that stands along the street, headed as its side drives."""
+    tangent = street.curve.tangent(station) * -side
+    return Box(
+        centre_xy=street.curve.at(station, offset),
+        size_m=size,
+        yaw_rad=float(np.arctan2(tangent[1], tangent[0])) + tilt,
+        kind=BoxKind.VEHICLE,
+        colour_rgb=colour,
+        seed=dice.integer(0, 2**31 - 1),
+    )
+
+
 def _parked(
     dice: Dice, street: Street, layout: StreetLayout, side: float, settings: ObjectSettings
 ) -> list[Box]:
@@ -208,18 +230,8 @@ def _parked(
             )
             middle = station + size[0] / 2
             if is_taken:
-                tangent = street.curve.tangent(middle) * -side
                 offset = side * (profile.half_width_m - slack - size[1] / 2)
-                result.append(
-                    Box(
-                        centre_xy=street.curve.at(middle, offset),
-                        size_m=size,
-                        yaw_rad=float(np.arctan2(tangent[1], tangent[0])) + tilt,
-                        kind=BoxKind.VEHICLE,
-                        colour_rgb=colour,
-                        seed=dice.integer(0, 2**31 - 1),
-                    )
-                )
+                result.append(_standing(dice, street, side, middle, offset, size, tilt, colour))
             station += size[0] + dice.uniform(0.8, 2.0)
     return result
 
@@ -235,18 +247,8 @@ def _kerbside(dice: Dice, street: Street, side: float, settings: ObjectSettings)
         is_there, gap = dice.chance(settings.kerbside_share), dice.uniform(0.8, 3.0)
         slack, tilt = dice.uniform(0.1, 0.35), dice.uniform(-0.02, 0.02)
         if is_there and middle + size[0] / 2 < end:
-            tangent = street.curve.tangent(middle) * -side
             offset = side * (street.profile.half_width_m + slack + size[1] / 2)
-            result.append(
-                Box(
-                    centre_xy=street.curve.at(middle, offset),
-                    size_m=size,
-                    yaw_rad=float(np.arctan2(tangent[1], tangent[0])) + tilt,
-                    kind=BoxKind.VEHICLE,
-                    colour_rgb=colour,
-                    seed=dice.integer(0, 2**31 - 1),
-                )
-            )
+            result.append(_standing(dice, street, side, middle, offset, size, tilt, colour))
         station += size[0] + gap
     return result
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.outputs import make_output
 
 from gsmap_core.config import AlignmentConfig, LossConfig, MatchingConfig, ModelConfig
 from gsmap_core.errors import ConfigError
@@ -53,17 +54,6 @@ def empty_targets(num_points=5):
         orders=torch.zeros(0, 1, num_points, 2),
         num_orders=torch.zeros(0, dtype=torch.int64),
         bev_mask=torch.zeros(1, 4, 4, dtype=torch.uint8),
-    )
-
-
-def make_output(logits, points, one_to_many=None):
-    return SimpleNamespace(
-        class_logits=logits,
-        points=points,
-        bev_mask_logits=None,
-        one_to_many=one_to_many,
-        gaussians=None,
-        one_to_many_gaussians=None,
     )
 
 
@@ -425,7 +415,7 @@ def test_no_elements_and_one_to_many():
         options = AlignmentConfig(normaliser=normaliser)
         criterion = Criterion(replace(GEOMETRY_AWARE, alignment=options))
         for batch in ([empty, empty], [empty, full], [full, empty]):
-            losses = criterion(make_output(logits, points, many), batch)
+            losses = criterion(make_output(logits, points, one_to_many=many), batch)
             assert 'd0.classification_one_to_many' in losses
             total = torch.stack(list(losses.values())).sum()
             gradients = torch.autograd.grad(total, [logits, points, many[0]])

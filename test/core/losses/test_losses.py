@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers.outputs import make_output
 from safetensors.torch import load_file
 
 from gsmap_core.config import BevConfig, DecoderConfig, LossConfig, MatchingConfig, ModelConfig
@@ -23,17 +23,6 @@ OFFICIAL = ModelConfig(
     range=PerceptionRange(-15.0, 15.0, -30.0, 30.0),
     bev=BevConfig(num_rows=40, num_columns=20, order='official'),
 )
-
-
-def make_output(logits, points, mask_logits=None, one_to_many=None):
-    return SimpleNamespace(
-        class_logits=logits,
-        points=points,
-        bev_mask_logits=mask_logits,
-        one_to_many=one_to_many,
-        gaussians=None,
-        one_to_many_gaussians=None,
-    )
 
 
 def targets_of(labels, orders, num_orders=None, mask_size=(200, 100)):

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.outputs import make_output
 
 from gsmap_core.config import (
     DecoderConfig,
@@ -72,17 +72,6 @@ def pairs_of(output, targets, config=MAPVR):
 def straight(start, end, num_points=4):
     share = torch.linspace(0, 1, num_points)[:, None]
     return torch.tensor(start) + share * (torch.tensor(end) - torch.tensor(start))
-
-
-def make_output(logits, points, one_to_many=None):
-    return SimpleNamespace(
-        class_logits=logits,
-        points=points,
-        bev_mask_logits=None,
-        one_to_many=one_to_many,
-        gaussians=None,
-        one_to_many_gaussians=None,
-    )
 
 
 RING = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8], [0.2, 0.2]])
@@ -230,7 +219,7 @@ def test_options_choose_layers_queries_and_groups():
     generator = torch.Generator().manual_seed(2)
     points = torch.rand(2, 1, 3, 4, 2, generator=generator)
     many = (torch.zeros(2, 1, 6, 3), torch.rand(2, 1, 6, 4, 2, generator=generator))
-    output = make_output(torch.zeros(2, 1, 3, 3), points, many)
+    output = make_output(torch.zeros(2, 1, 3, 3), points, one_to_many=many)
     matched = Criterion(MAPVR)(output, targets)
     assert 'raster' in matched and 'raster_one_to_many' not in matched
     both = Criterion(with_options(one_to_many=True))(output, targets)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.golden_maptr import TOLERANCE, Golden, assert_close, rows, targets_of
+from helpers.golden_maptr import TOLERANCE, Golden, assert_close, targets_of
 from safetensors.torch import load_file
 
 from gsmap_core.config import LossConfig
@@ -153,7 +153,7 @@ def test_decoded_elements(golden: Golden) -> None:
 
 def test_a_batch_equals_its_samples_alone(golden: Golden) -> None:
     """The published code's mixing of samples (README: batch of two) is not reproduced."""
-    alone = rows(golden.batch, slice(1, None))
+    alone = golden.batch.rows(slice(1, None))
     with torch.inference_mode():
         if golden.features is None:
             output = golden.model(alone)
@@ -182,7 +182,7 @@ def test_a_run_with_history(gkt: Golden, extra: dict[str, torch.Tensor]) -> None
     assert_close(motion_shift(can_bus, grid), extra['temporal.shift_xy'], 'shift')
     # The frame is the sample with the same pose; its own CAN bus knows of no frame before.
     (sample,) = (gkt.batch.can_bus[:, 3:7] == can_bus[:, 3:7]).all(1).nonzero().flatten()
-    batch = replace(rows(gkt.batch, slice(sample, sample + 1)), can_bus=can_bus)
+    batch = replace(gkt.batch.rows(slice(sample, sample + 1)), can_bus=can_bus)
     model = copy.deepcopy(gkt.model)
     seen = []
     first = model.view_transform.layers[0].self_attention

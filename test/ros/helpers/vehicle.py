@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -29,6 +30,17 @@ PATIENCE_S = 120.0
 Change = Callable[[str, Any, Any], None]
 #: Level, message and values of each status.
 Diagnostics = dict[str, tuple[int, str, dict[str, str]]]
+
+
+def node_parameters(weights: Path) -> dict[str, Any]:
+    """Return parameters of a mapping node on this vehicle."""
+    return {
+        'model.weights': str(weights),
+        'cameras': list(CAMERAS),
+        'use_sim_time': True,
+        'image_reliability': 'reliable',
+        'score_threshold': 0.0,
+    }
 
 
 def picture(seed: int, height_px: int, width_px: int) -> np.ndarray:
