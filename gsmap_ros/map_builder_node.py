@@ -188,15 +188,19 @@ class MapBuilderNode(WorkerNode):
             self._status.note_map(parts, self._revision)
 
     def _on_clock_jump(self) -> None:
-        self._forget_past()
+        self._forget_past(is_clock=True)
 
-    def _forget_past(self) -> None:
-        """Begin a new submap after a backward jump, and say so once; what is confirmed stays."""
+    def _forget_past(self, is_clock: bool = False) -> None:
+        """Begin a new submap after a backward jump, and say so once; what is confirmed stays.
+
+        Args:
+            is_clock: the clock itself told, see `_is_new_jump`.
+        """
         if self._parts is None or self._worker is None:
             return
         self._worker.drop_waiting('clock_jump')
         self._begins_submap, self._last_stamp_ns = True, 0
-        if not self._is_new_jump():
+        if not self._is_new_jump(is_clock):
             return
         self._parts.pose.clear()
         self.get_logger().warning(

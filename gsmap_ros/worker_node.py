@@ -24,7 +24,7 @@ from gsmap_ros.worker import NewestWinsWorker
 
 _DIAGNOSTICS_S = 1.0
 _AUTOSTART_S = 0.5
-#: Two signs of one clock jump (the clock itself, and the stamps) arrive within this wall time.
+#: Stamps of several topics that go back in one jump do so within this wall time.
 _SAME_JUMP_S = 2.0
 
 
@@ -169,11 +169,12 @@ class WorkerNode(LifecycleNode):
         """Take note of a backward jump; return whether it is another one than the last.
 
         Args:
-            is_clock: the clock itself told; it always counts. Stamps that go back at the same time
-                are another sign of the same jump.
+            is_clock: the clock itself told; it always counts. Stamps count only where no clock
+                does: by the time that they go back, transforms of the new time may be there.
         """
         now_s = time.monotonic()
-        if not is_clock and now_s - self._last_jump_s < _SAME_JUMP_S:
+        has_clock = self.get_parameter('use_sim_time').value
+        if not is_clock and (has_clock or now_s - self._last_jump_s < _SAME_JUMP_S):
             return False
         self._last_jump_s = now_s
         return True

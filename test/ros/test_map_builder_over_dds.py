@@ -104,17 +104,21 @@ class Driver:
 
     def send(self, frame: VectorMap, stamp_ns: int, frame_id: str = 'base_link') -> None:
         """Publish one local map, with the ego pose around its stamp, and wait for its end."""
-        from dataclasses import replace
-
-        from gsmap_ros.conversions import local_map_to_message
-
         assert frame.map_from_base is not None
         # Both sides must know of each other: what is sent before is lost.
         for publisher in (self.local_maps, self.transforms):
             self.until(publisher.get_subscription_count, f'nobody hears {publisher.topic_name}')
-        before = self.finished()
         for offset_ns in (-50_000_000, 0, 50_000_000):
             self.transforms.publish(tf_message(frame.map_from_base, stamp_ns + offset_ns))
+        self.send_map(frame, stamp_ns, frame_id)
+
+    def send_map(self, frame: VectorMap, stamp_ns: int, frame_id: str = 'base_link') -> None:
+        """Publish one local map and wait for its end."""
+        from dataclasses import replace
+
+        from gsmap_ros.conversions import local_map_to_message
+
+        before = self.finished()
         self.local_maps.publish(local_map_to_message(replace(frame, stamp_ns=stamp_ns), frame_id))
         self.until(lambda: self.finished() > before, 'the local map was not taken')
 
@@ -282,6 +286,40 @@ def test_without_localisation_it_refuses_and_says_why(
         driver.until(drive_on, 'a second submap')
         assert builder.stop() == 0, builder.log_tail()
         assert 'time went back' in builder.log_text()
+
+
+def test_after_the_clock_went_back_late_maps_of_the_old_time_cost_nothing(
+    driver: Driver, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Transforms of the new time stay when an old map is followed by the first new one."""
+    from rosgraph_msgs.msg import Clock
+
+    from gsmap_ros.conversions import ns_to_stamp
+
+    frame, old_ns, new_ns = NoisyStreet().frame(0.0, 0), 160_000_000_000, 130_000_000_000
+    clock = driver.node.create_publisher(Clock, '/clock', 10)
+    with NodeGroup() as group:
+        values = {**PARAMETERS, 'map.directory': str(tmp_path / 'map'), 'tf.timeout_s': 0.5}
+        builder = group.start(
+            NodeProcess('map_builder', {**values, 'use_sim_time': True}, environment, tmp_path)
+        )
+        driver.until(clock.get_subscription_count, 'nobody hears /clock')
+        clock.publish(Clock(clock=ns_to_stamp(old_ns)))
+        driver.send(frame, old_ns)
+        assert driver.diagnostics['local maps']['maps_fused'] == '1', builder.log_tail()
+        clock.publish(Clock(clock=ns_to_stamp(new_ns)))
+        driver.until(lambda: 'time went back' in builder.log_text(), 'the jump')
+        # A map of the old time comes late, together with the poses of the new time.
+        assert frame.map_from_base is not None
+        for offset_ns in (-50_000_000, 0, 50_000_000):
+            driver.transforms.publish(tf_message(frame.map_from_base, new_ns + offset_ns))
+        driver.send_map(frame, old_ns + 500_000_000)
+        assert driver.diagnostics['local maps']['maps_dropped'] == '1'
+        # Longer than signs of one jump may lie apart.
+        time.sleep(2.5)
+        driver.send_map(frame, new_ns)
+        assert driver.diagnostics['local maps']['maps_fused'] == '2', builder.log_tail()
+        assert builder.stop() == 0, builder.log_tail()
 
 
 def test_a_folder_in_use_is_refused(
