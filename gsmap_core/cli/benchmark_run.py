@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gsmap_core.categories import PAPER_CATEGORIES
 from gsmap_core.cli.benchmark_records import read_records, settings_of
 from gsmap_core.cli.benchmark_speed import measure_speed
@@ -68,7 +70,7 @@ def run_suite(suite: Suite, results: Path, args: argparse.Namespace) -> int:
             'seed': seed,
             **_scores(suite, models[row], run, folders, args.device),
             **_speed(suite, models, row, folders[_TEST], args.device),
-            'train_minutes': _train_minutes(run),
+            **_training_cost(run),
             # Without the command line: a record travels, the paths of its machine do not.
             'environment': {k: v for k, v in environment().items() if k != 'command'},
         }
@@ -175,10 +177,25 @@ def _speed(
     }
 
 
-def _train_minutes(run: Path) -> float:
+def _training_cost(run: Path) -> dict[str, Any]:
+    """Return how long a training took and how much memory.
+
+    Time in which the machine slept is not counted: a window of steps that took more than ten times
+    as long as the median counts as one of the median.
+    """
     lines = (run / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-    trained_s = max(json.loads(line).get('trained_s', 0.0) for line in lines)
-    return round(trained_s / 60.0, 2)
+    logged = [values for values in map(json.loads, lines) if 'trained_s' in values]
+    windows = np.diff([0.0, *(values['trained_s'] for values in logged)])
+    # A training that goes on from its last state logs some steps again.
+    windows = windows[windows > 0]
+    usual = float(np.median(windows))
+    trained_s = float(np.where(windows > 10 * usual, usual, windows).sum())
+    # Trainings begun by earlier versions do not tell.
+    peaks = [values['peak_memory_mib'] for values in logged if 'peak_memory_mib' in values]
+    return {
+        'train_minutes': round(trained_s / 60.0, 2),
+        **({'peak_memory_mib': max(peaks)} if peaks else {}),
+    }
 
 
 def _train(

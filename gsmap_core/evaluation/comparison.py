@@ -47,6 +47,7 @@ COLUMNS: tuple[Column, ...] = (
     Column('M parameters', ('parameters',), 3, 1e-6),
     Column('frames/s', ('speed', 'frames_per_second'), 1),
     Column('of host', ('speed', 'of_host'), 2),
+    Column('peak GiB', ('peak_memory_mib',), 2, 1 / 1024),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -80,3 +81,15 @@ class Window:
             'step_s': round(self._step_s / self._count, 4),
             'samples_per_s': round(self._num_samples / (self._data_s + self._step_s), 3),
         }
+
+
+def peak_memory_mib(device: torch.device) -> int:
+    """Return the most memory that was taken so far [MiB].
+
+    Args:
+        device: CUDA: what tensors took on it; CPU: what the process took, interpreter included,
+            loading processes not.
+    """
+    if device.type == 'cuda':
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)

@@ -30,7 +30,7 @@ from gsmap_core.training.distributed import Processes
 from gsmap_core.training.ema import ModelEma
 from gsmap_core.training.metadata import mixed_seed, plain_json, training_metadata
 from gsmap_core.training.precision import autocast
-from gsmap_core.training.progress import Feed, Window
+from gsmap_core.training.progress import Feed, Window, peak_memory_mib
 from gsmap_core.training.run_directory import RunDirectory, RunInfo
 from gsmap_core.training.schedule import build_optimizer, lr_factor, set_learning_rate
 from gsmap_core.training.semi_supervised import SemiSupervised
@@ -353,6 +353,7 @@ class Trainer:
             'skipped_steps': self.skipped_steps,
             'bad_frames': len(self.bad_frames),
             'trained_s': round(self.trained_s, 1),
+            'peak_memory_mib': peak_memory_mib(self.processes.device),
         }
         if self.processes.is_main:
             self.run_directory.log(self.step, values)

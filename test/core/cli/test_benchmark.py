@@ -65,6 +65,7 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
     assert record['chamfer_3d_map'] is not None
     assert record['extra']['hidden']['chamfer_map'] is not None
     assert record['stability']['num_frame_pairs'] > 0 and record['parameters'] > 1000
+    assert record['peak_memory_mib'] > 100 and record['train_minutes'] >= 0
     assert record['speed']['of_host'] == 1.0 and record['speed']['frames_per_second'] > 0
     assert str(suite) not in json.dumps(record['environment'])
     assert 'reliability' not in record and record['turning']['category'] == 'boundary'
@@ -84,6 +85,17 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
         'trained on 1 easy towns from seed 0'
     ) in text
     assert 'in turn with `plain`' in text and '| chamfer mAP hidden |' in text
+
+
+def test_a_sleeping_machine_is_not_training_time(tmp_path) -> None:
+    from gsmap_core.cli.benchmark_run import _training_cost
+
+    # Windows of 60 s; the machine sleeps for an hour; the step before it is done again.
+    trained = [60.0, 120.0, 180.0, 3840.0, 3800.0, 3860.0, 3920.0]
+    lines = [{'step': i, 'trained_s': value} for i, value in enumerate(trained)]
+    lines[2]['peak_memory_mib'], lines[3]['peak_memory_mib'] = 900, 800
+    (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    assert _training_cost(tmp_path) == {'train_minutes': 6.0, 'peak_memory_mib': 900}
 
 
 def test_records_of_other_settings_are_not_mixed_in(suite, capsys) -> None:
