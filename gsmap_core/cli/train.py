@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--init',
         metavar='FILE',
         help='checkpoint to start from; without --config its configuration is used',
+    )
+    what.add_argument(
+        '--init-partly',
+        action='store_true',
+        help='with --config and --init of another model: take the weights that both share',
     )
     how = parser.add_argument_group('how')
     how.add_argument(
@@ -188,6 +194,10 @@ def _announce(info: RunInfo, trainer: Trainer) -> None:
         f'{trainer.accumulation} samples, in {trainer.run_directory.path}',
         file=sys.stderr,
     )
+    if trainer.new_tensors:
+        parts = Counter('.'.join(name.split('.')[:2]) for name in trainer.new_tensors)
+        names = ', '.join(f'{part} ({count} tensors)' for part, count in parts.items())
+        print(f'not in {info.initial_weights}, begins anew: {names}', file=sys.stderr)
     if info.model.has_fusion:
         print(
             f'{trainer.first_sequence_step} steps with single frames, then sequences: drives cut '
@@ -243,6 +253,8 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
     )
     from gsmap_core.training.run_directory import RunInfo
 
+    if args.init_partly and not (args.config and args.init):
+        raise ConfigError('--init-partly needs --config NAME, and --init FILE of another model')
     if (args.splits is None) != (args.label_percent is None):
         raise ConfigError('--splits FILE and --label-percent P go together; give both or neither')
     recipe_sets, model_sets = split_assignments(args.overrides)
@@ -271,6 +283,7 @@ def _new_info(args: argparse.Namespace) -> RunInfo:
         label_percent=100.0 if args.label_percent is None else args.label_percent,
         backbone=str(Path(args.backbone).resolve()) if args.backbone else '',
         initial_weights=str(resolve_weights(args.init).resolve()) if args.init else '',
+        initial_partly=args.init_partly,
     )
 
 
@@ -301,6 +314,7 @@ def _opened(args: argparse.Namespace) -> Any:
     fixed = {'--config': args.config, '--recipe': args.recipe, '--backbone': args.backbone}
     fixed |= {
         '--init': args.init,
+        '--init-partly': args.init_partly,
         '--set': args.overrides,
         '--steps': args.steps,
         '--name': args.name,

@@ -125,14 +125,49 @@ def load_weights_into(model: OnlineMapper, path: Path | str) -> None:
     stored = _parse_config(path, _read_metadata(path))
     tensors = _read_tensors(path)
     check_tensors(model.state_dict(), tensors, f"checkpoint '{path}'")
+    _check_meaning(path, stored, model.config)
+    model.load_state_dict(tensors)
+
+
+def load_shared_weights_into(model: OnlineMapper, path: Path | str) -> list[str]:
+    """Load what a checkpoint of another configuration shares with a model: by name and shape.
+
+    Returns:
+        Names of the tensors that the model has and the checkpoint has not; they are unchanged.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or foreign, shares no learned tensor with
+            the model, or understands something else by its numbers, see `load_weights_into`. The
+            model is unchanged in that case.
+    """
+    path = Path(path)
+    stored = _parse_config(path, _read_metadata(path))
+    own, tensors = model.state_dict(), _read_tensors(path)
+    shared = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    if not shared.keys() & {name for name, _ in model.named_parameters()}:
+        raise CheckpointError(
+            f"checkpoint '{path}' of '{stored.name}' shares no tensor with '{model.config.name}'; "
+            'expected a model with the same backbone or encoder, of the same size'
+        )
+    _check_meaning(path, stored, model.config)
+    model.load_state_dict(shared, strict=False)
+    return [name for name in own if name not in shared]
+
+
+def _check_meaning(path: Path, stored: ModelConfig, wanted: ModelConfig) -> None:
+    """Refuse weights that fit in shape and stand for other frames, ranges, cells or cameras."""
     differing = [
         f'{name} {theirs} instead of {ours}'
         for name, theirs, ours in (
-            ('reference', stored.reference, model.config.reference),
-            ('range', stored.range, model.config.range),
-            ('bev.order', stored.bev.order, model.config.bev.order),
-            ('cameras', list(stored.cameras), list(model.config.cameras)),
-            ('categories', list(stored.categories), list(model.config.categories)),
+            ('reference', stored.reference, wanted.reference),
+            ('range', stored.range, wanted.range),
+            ('bev.order', stored.bev.order, wanted.bev.order),
+            ('cameras', list(stored.cameras), list(wanted.cameras)),
+            ('categories', list(stored.categories), list(wanted.categories)),
         )
         if theirs != ours
     ]
@@ -141,7 +176,6 @@ def load_weights_into(model: OnlineMapper, path: Path | str) -> None:
             f"checkpoint '{path}' fits in shape but means something else "
             f'({"; ".join(differing)}); use a configuration with the same options'
         )
-    model.load_state_dict(tensors)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

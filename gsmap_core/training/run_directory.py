@@ -52,6 +52,7 @@ class RunInfo:
         label_percent: label ratio of the splits [%].
         backbone: file with pretrained backbone weights, or empty.
         initial_weights: checkpoint that the training started from, or empty: from scratch.
+        initial_partly: it is of another configuration, and what both share was taken.
     """
 
     model: ModelConfig
@@ -63,6 +64,7 @@ class RunInfo:
     label_percent: float = 100.0
     backbone: str = ''
     initial_weights: str = ''
+    initial_partly: bool = False
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -148,6 +150,7 @@ class RunDirectory:
             label_percent=float(values.get('label_percent', 100.0)),
             backbone=values.get('backbone', ''),
             initial_weights=values.get('initial_weights', ''),
+            initial_partly=bool(values.get('initial_partly', False)),
         )
         return run, info
 

@@ -23,7 +23,11 @@ from gsmap_core.data.pair_loading import PairBatch, PairDataset
 from gsmap_core.errors import TrainingError
 from gsmap_core.images import FrameBatch
 from gsmap_core.losses.criterion import Criterion
-from gsmap_core.models.checkpoint import load_weights_into, save_checkpoint
+from gsmap_core.models.checkpoint import (
+    load_shared_weights_into,
+    load_weights_into,
+    save_checkpoint,
+)
 from gsmap_core.models.mapper import OnlineMapper
 from gsmap_core.training.batch_frames import batch_frames
 from gsmap_core.training.distributed import Processes
@@ -76,7 +80,8 @@ class Trainer:
         processes: this process among those that train together.
         pairs: unlabelled frames for a recipe with a section `contrastive`, or None.
         pretrained_backbone: torchvision-named tensors, or None.
-        initial_weights: checkpoint of the same configuration to start from, or None.
+        initial_weights: checkpoint to start from, of the same configuration unless
+            `info.initial_partly`; or None.
         progress: show bars on stderr (main process).
 
     Raises:
@@ -102,7 +107,10 @@ class Trainer:
         self.progress = progress and processes.is_main
         torch.manual_seed(self.recipe.seed)
         model = OnlineMapper(self.config, pretrained_backbone)
-        if initial_weights is not None:
+        self.new_tensors: list[str] = []
+        if initial_weights is not None and info.initial_partly:
+            self.new_tensors = load_shared_weights_into(model, initial_weights)
+        elif initial_weights is not None:
             load_weights_into(model, initial_weights)
         model.to(processes.device)
         if self.recipe.channels_last:

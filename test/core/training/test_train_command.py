@@ -82,6 +82,29 @@ def test_training_starts_from_a_checkpoint(data, tmp_path, capsys):
     assert "'none' not found" in capsys.readouterr().err.replace(str(tmp_path) + '/', '')
 
 
+def test_training_starts_from_what_another_model_shares(data, tmp_path, capsys):
+    """A memory is added to a single-frame model: everything else begins as it was."""
+    torch.manual_seed(5)
+    given = tmp_path / 'given.safetensors'
+    save_checkpoint(given, OnlineMapper(micro_config()), {})
+    partly = ['--steps', '1', '--init', str(given), '--init-partly']
+    still = ['lr=1e-12', 'weight_decay=0', 'model.fusion.kind=keyframe_streaming']
+    assert main.main([*arguments(data, tmp_path, *partly), *still]) == 0
+    output = capsys.readouterr()
+    begun = output.err.split('begins anew: ')[1].split('\n')[0]
+    assert begun.startswith('fusion.') and 'decoder' not in begun and 'backbone' not in begun
+    result = load_checkpoint(json.loads(output.out)['checkpoint'])
+    expected = dict(load_checkpoint(given).model.named_parameters())
+    shared = [(k, v) for k, v in result.model.named_parameters() if not k.startswith('fusion.')]
+    assert {name for name, _ in shared} == set(expected)
+    for name, tensor in shared:
+        assert torch.allclose(tensor, expected[name], atol=1e-6), name
+    other = [*arguments(data, tmp_path, *partly), 'model.range.x_max=40']
+    assert main.main(other) == 2
+    assert 'means something else' in capsys.readouterr().err
+    assert main.main(['train', '--data', str(data / 'bags'), '--init-partly']) == 2
+
+
 def test_a_recipe_of_a_paper_runs_on_one_process_with_its_batch(data, tmp_path, capsys, caplog):
     command = ['train', '--config', str(data / 'micro.yaml'), '--recipe', 'maptrv2_av2']
     command += ['--data', str(data / 'bags'), '--out', str(tmp_path), '--device', 'cpu']
