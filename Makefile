@@ -57,6 +57,8 @@ test-gpu: setup
 	@$(PY) -m pytest -q -m gpu -p no:launch_testing -p no:launch_ros $(ARGS)
 	@.venv/bin/gsmap bench raster --device cuda
 	@.venv/bin/gsmap bench overhead --device cuda
+	@.venv/bin/gsmap bench throughput --device cuda --formats fp32 bf16 compiled --batch 8 \
+	  --models maptr_tiny gsmap_live_tiny maptr_r50 gsmap_live_r50
 
 docs: setup
 	@$(PY) tools/update_docs.py

@@ -221,11 +221,24 @@ def read_model_values(name_or_path: str) -> dict[str, Any]:
     Raises:
         ConfigError: not found, no mapping, or files that extend each other.
     """
-    path = config_path('models', name_or_path)
-    return {'name': path.stem, **_extended(path, ())}
+    return read_extended('models', name_or_path)
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def read_extended(kind: str, name_or_path: str) -> dict[str, Any]:
+    """Read a configuration's file, with its name, laid over the one that it `extends`.
+
+    Args:
+        kind: folder of config.
+        name_or_path: of the file.
+
+    Raises:
+        ConfigError: not found, no mapping, or files that extend each other.
+    """
+    path = config_path(kind, name_or_path)
+    return {'name': path.stem, **_extended(kind, path, ())}
+
+
+def _extended(kind: str, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """Return the values of a file laid over those of the file that it extends."""
     if path in seen:
         raise ConfigError(
@@ -240,8 +253,8 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ConfigError(f'{path}.{EXTENDS_KEY}: {base!r}; expected the name of a configuration')
     beside = path.parent / base
-    found = beside if beside.suffix in ('.yaml', '.yml') else config_path('models', base)
-    return _merged(_extended(found, (*seen, path)), values)
+    found = beside if beside.suffix in ('.yaml', '.yml') else config_path(kind, base)
+    return _merged(_extended(kind, found, (*seen, path)), values)
 
 
 def load_official_config(name_or_path: str) -> ModelConfig:

@@ -13,6 +13,7 @@ import importlib
 BENCHMARKS: dict[str, str] = {
     'raster': 'time and memory of drawing Gaussians, each way against the plain reference',
     'overhead': 'time of a model at inference against that of its host',
+    'throughput': 'samples per second in training, frames per second at inference, and memory',
     'evaluate': "time and memory of the metrics on a set as large as a dataset's",
     'stream': 'time and memory of a frame at the end of a long drive against its beginning',
     'node': 'time from the stamp of an image to the published map, stage by stage',

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gsmap_core.categories import PAPER_CATEGORIES
+from gsmap_core.cli.benchmark_prepare import make_drives, prepare_parts
 from gsmap_core.cli.benchmark_records import read_records, settings_of
 from gsmap_core.cli.benchmark_speed import measure_speed
 from gsmap_core.config import ModelConfig
@@ -25,9 +26,10 @@ from gsmap_core.evaluation.report import report_dict
 from gsmap_core.evaluation.turning import TurningEvaluator
 from gsmap_core.mapfile import read_map_file
 from gsmap_core.structures import VectorMap
+from gsmap_core.training.benchmark_dataset import load_dataset
 from gsmap_core.training.recipe import TrainConfig
 from gsmap_core.training.run_directory import environment, write_atomically
-from gsmap_core.training.suite import RepeatedTowns, Suite, SuiteRow, check_rows, resolve_row
+from gsmap_core.training.suite import Suite, SuiteRow, check_rows, resolve_row
 
 #: Test drives of the suite's own kind of town; those of `Suite.extra_tests` are `test-TITLE`.
 _TEST = 'test'
@@ -37,15 +39,26 @@ _UNLABELLED = 'unlabelled'
 _LOGGER = logging.getLogger(__name__)
 
 
-def run_suite(suite: Suite, results: Path, args: argparse.Namespace) -> int:
-    """Train and score every row and seed that has no record; returns the exit code.
+def run_suite(
+    suite: Suite, results: Path, args: argparse.Namespace, deadline: float | None = None
+) -> bool:
+    """Train and score every row and seed that has no record.
+
+    Args:
+        suite: the rows.
+        results: folder of the records.
+        args: of the command.
+        deadline: stop when `time.monotonic()` reaches it; None: `args.max_minutes` from now.
+
+    Returns:
+        Whether all are done; else the time was up.
 
     Raises:
         ConfigError: a row or seed was asked for that the suite does not have, a row cannot be
             built, or a record of other settings is in the way.
         TrainingError: one of the commands failed.
     """
-    deadline = None if args.max_minutes is None else time.monotonic() + 60.0 * args.max_minutes
+    deadline = deadline or deadline_of(args)
     rows = _chosen(args.rows, list(suite.rows), 'row')
     seeds = _chosen(args.seeds, list(suite.seeds), 'seed')
     models = {row: model for row, (model, _) in check_rows(suite).items()}
@@ -61,10 +74,10 @@ def run_suite(suite: Suite, results: Path, args: argparse.Namespace) -> int:
     # Made once; every run is trained and scored on the same ones.
     folders = _all_drives(suite, work, args.device) if missing else {}
     for row, seed in missing:
-        run = _train(suite, row, seed, folders, work, args.device, deadline)
+        run = _train(suite, row, seed, folders, work, args, deadline)
         if run is None:
             print(f'{suite.name}: stopped in {row}, seed {seed}; call again to go on')
-            return 0
+            return False
         record = {
             'settings': settings_of(suite, row),
             'seed': seed,
@@ -81,7 +94,12 @@ def run_suite(suite: Suite, results: Path, args: argparse.Namespace) -> int:
             f'{row}, seed {seed}: chamfer mAP {record["chamfer_map"]:.3f}, '
             f'raster mAP {record["raster_map"]:.3f}'
         )
-    return 0
+    return True
+
+
+def deadline_of(args: argparse.Namespace) -> float | None:
+    """Return when to stop, as `time.monotonic()` counts, or None."""
+    return None if args.max_minutes is None else time.monotonic() + 60.0 * args.max_minutes
 
 
 def _chosen(wanted: list[Any] | None, known: list[Any], what: str) -> list[Any]:
@@ -92,26 +110,20 @@ def _chosen(wanted: list[Any] | None, known: list[Any], what: str) -> list[Any]:
 
 
 def _all_drives(suite: Suite, work: Path, device: str) -> dict[str, Path]:
-    """Make the drives that are not there yet; returns their folders."""
-    drives = suite.drives
-    wanted = {'train': (drives.setting, drives.train), _TEST: (drives.setting, drives.test)}
-    wanted |= {
-        f'{_TEST}-{title}': (setting, drives.test) for title, setting in suite.extra_tests.items()
-    }
-    if drives.unlabelled is not None:
-        wanted[_UNLABELLED] = (drives.setting, drives.unlabelled)
-    folders = {}
-    for part, (setting, towns) in wanted.items():
-        folders[part] = work / 'drives' / part
-        _gsmap(
-            'synth', '--out', str(folders[part]), '--setting', setting, '--rig', drives.rig,
-            '--first-seed', str(towns.first_seed), '--towns', str(towns.towns),
-            '--duration', str(drives.duration_s), '--rate', str(drives.rate_hz),
-            '--width', str(drives.width_px), *(['--lidar'] if drives.lidar else []),
-            '--conditions', drives.conditions,
-            *(['--repeat', str(towns.repeat)] if isinstance(towns, RepeatedTowns) else []),
-            *(['--device', device] if device.startswith('cuda') else []),
-        )  # fmt: skip
+    """Make the drives that are not there yet; returns their folders.
+
+    Those of a benchmark dataset are verified, and lie where other suites find them too.
+    """
+    parts = suite.parts()
+    if suite.dataset:
+        dataset = load_dataset(suite.dataset)
+        names = {what: str(dataset.part_like(part)) for what, part in parts.items()}
+        render = device if device.startswith('cuda') else 'cpu'
+        made = prepare_parts(suite.dataset, dict.fromkeys(names.values()), work.parent, render)
+        return {what: made[name] for what, name in names.items()}
+    folders = {what: work / 'drives' / what for what in parts}
+    for what, part in parts.items():
+        make_drives(part, folders[what], device)
     return folders
 
 
@@ -204,7 +216,7 @@ def _train(
     seed: int,
     folders: dict[str, Path],
     work: Path,
-    device: str,
+    args: argparse.Namespace,
     deadline: float | None,
 ) -> Path | None:
     """Train, or go on with a training that was stopped; None where the time ran out."""
@@ -220,14 +232,18 @@ def _train(
             return None
         limit = ['--max-minutes', f'{left:.2f}']
     if (run / 'last.pt').exists():
-        _gsmap('train', '--resume', str(run), '--device', device, *limit)
+        _gsmap(
+            'train', '--resume', str(run), '--device', args.device, *limit,
+            processes=args.processes,
+        )  # fmt: skip
     else:
         # Without validation the last averaged weights count: nothing is selected.
         _gsmap(
             'train', '--config', chosen.config, '--recipe', suite.recipe_of(row),
             *_data(chosen, recipe, folders),
             '--out', str(run.parent), '--name', name, '--steps', str(suite.steps),
-            '--device', device, '--set', f'seed={seed}', *chosen.overrides, *limit,
+            '--device', args.device, '--set', f'seed={seed}', *chosen.overrides, *limit,
+            processes=args.processes,
         )  # fmt: skip
     return run if (run / 'model.safetensors').exists() else None
 
@@ -252,14 +268,20 @@ def _pairs(scored: Path) -> list[tuple[VectorMap, VectorMap]]:
     )
 
 
-def _gsmap(*arguments: str) -> None:
+def _gsmap(*arguments: str, processes: int = 1) -> None:
     """Run another verb in a process of its own, so that memory and threads start anew.
+
+    Args:
+        arguments: of `gsmap`.
+        processes: that train together under torchrun; 1: without it.
 
     Raises:
         TrainingError: it failed.
     """
     _LOGGER.info('gsmap %s', ' '.join(arguments))
-    command = [sys.executable, '-m', 'gsmap_core.cli.main', *arguments]
+    together = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
+    command = [sys.executable, *(together if processes > 1 else [])]
+    command += ['-m', 'gsmap_core.cli.main', *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         code = process.wait()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gsmap_core.config import (
     ModelConfig,
     build_dataclass,
     config_path,
     model_config_from_dict,
+    read_extended,
     read_model_values,
-    read_yaml,
 )
 from gsmap_core.errors import ConfigError
+from gsmap_core.training.benchmark_dataset import DrivePart, Setting, load_dataset
 from gsmap_core.training.recipe import (
     TrainConfig,
     apply_overrides,
@@ -22,8 +23,8 @@ from gsmap_core.training.recipe import (
     split_assignments,
 )
 
-#: Kinds of town.
-Setting = Literal['normal', 'easy', 'easy_occluded']
+#: Stands for the size in the names of configurations and recipes.
+_SIZE = '{size}'
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,35 @@ class SuiteDrives:
                     f'{second.first_seed} overlap; train, test and unlabelled need different towns'
                 )
 
+    def part(
+        self, split: Literal['train', 'unlabelled', 'test'], setting: Setting | None = None
+    ) -> DrivePart:
+        """Return the drives of a split as the part of a dataset.
+
+        Args:
+            split: which drives.
+            setting: another kind of town than usual, or None.
+
+        Raises:
+            ConfigError: there are no unlabelled drives.
+        """
+        towns: Towns | None = getattr(self, split)
+        if towns is None:
+            raise ConfigError(f'drives.{split} names no towns')
+        return DrivePart(
+            split=split,
+            first_seed=towns.first_seed,
+            towns=towns.towns,
+            repeat=towns.repeat if isinstance(towns, RepeatedTowns) else 0,
+            setting=setting or self.setting,
+            duration_s=self.duration_s,
+            rate_hz=self.rate_hz,
+            width_px=self.width_px,
+            lidar=self.lidar,
+            rig=self.rig,
+            conditions=self.conditions,
+        )
+
 
 @dataclass(frozen=True)
 class SuiteRow:
@@ -123,15 +153,24 @@ class SuiteRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rows whose difference is judged.
+    """Two rows whose difference is judged; a paper may claim one.
 
     Args:
         row: the one that claims to be better.
         host: the one that it is compared with.
+        source: table of the paper that claims it; empty: of the suite.
+        published: difference of chamfer mAP there [hundredths]; None: that of the rows'
+            `paper_map`, if both have one.
+        published_raster: the same for raster mAP.
+        note: what we learned of it, told where the claim is not reproduced.
     """
 
     row: str
     host: str
+    source: str = ''
+    published: float | None = None
+    published_raster: float | None = None
+    note: str = ''
 
 
 @dataclass(frozen=True)
@@ -150,6 +189,7 @@ class Suite:
         metrics: what is scored beside `chamfer` and `raster`, as `gsmap predict --metric` has it.
         extra_tests: title -> kind of town: the same test towns are scored in these too.
         host: row that the speed of all rows is stated against; empty: the first one.
+        dataset: benchmark dataset that all drives are parts of; empty: drives of its own.
 
     Raises:
         ConfigError: no row or seed, or a comparison of rows that do not exist.
@@ -166,6 +206,7 @@ class Suite:
     metrics: tuple[str, ...] = ()
     extra_tests: dict[str, Setting] = field(default_factory=dict)
     host: str = ''
+    dataset: str = ''
 
     def __post_init__(self) -> None:
         """Check what would fail after hours of training."""
@@ -181,11 +222,38 @@ class Suite:
                     f"comparison or host names the row '{name}'; expected one of "
                     f'{", ".join(self.rows)}'
                 )
+        if self.dataset:
+            known = load_dataset(self.dataset)
+            for what, part in self.parts().items():
+                if known.part_like(part) is None:
+                    raise ConfigError(
+                        f"dataset '{self.dataset}' has no part like the {what} drives ({part}); "
+                        f'expected one of {", ".join(known.parts)}'
+                    )
 
     @property
     def speed_host(self) -> str:
         """The row that speeds are stated against."""
         return self.host or next(iter(self.rows))
+
+    def parts(self) -> dict[str, DrivePart]:
+        """Return all drives: `train`, `test`, `test-TITLE` of the extra tests, `unlabelled`."""
+        drives = self.drives
+        found = {'train': drives.part('train'), 'test': drives.part('test')}
+        found |= {
+            f'test-{title}': drives.part('test', setting)
+            for title, setting in self.extra_tests.items()
+        }
+        if drives.unlabelled is not None:
+            found['unlabelled'] = drives.part('unlabelled')
+        return found
+
+    def published(self, pair: Comparison) -> float | None:
+        """Return the difference of chamfer mAP that a paper states [hundredths], if it does."""
+        mine, theirs = self.rows[pair.row].paper_map, self.rows[pair.host].paper_map
+        if pair.published is not None or mine is None or theirs is None:
+            return pair.published
+        return mine - theirs
 
     def recipe_of(self, row: str) -> str:
         """Return the name of the recipe that a row is trained with."""
@@ -195,11 +263,27 @@ class Suite:
 def load_suite(name_or_path: str) -> Suite:
     """Read a suite by name (`gsmap_mini`) or path.
 
+    A file with `extends: NAME` holds only what differs from that suite, and leaves out a row with
+    `ROW: null`; `{size}` in the name of a configuration or a recipe stands for the file's `size`.
+
     Raises:
         ConfigError: not found, unknown key, wrong type or impossible value.
     """
     path = config_path('benchmarks', name_or_path)
-    return build_dataclass(Suite, {'name': path.stem, **read_yaml(path)}, str(path))
+    values = read_extended('benchmarks', name_or_path)
+    return build_dataclass(Suite, _sized(values, str(values.pop('size', _SIZE))), str(path))
+
+
+def _sized(values: dict[str, Any], size: str) -> dict[str, Any]:
+    """Return the values of a suite without empty rows, and with the size in the names of files."""
+    rows = values.get('rows')
+    if isinstance(rows, dict):
+        values['rows'] = rows = {name: row for name, row in rows.items() if row is not None}
+    for item in (values, *(rows.values() if isinstance(rows, dict) else ())):
+        for key in ('config', 'recipe'):
+            if isinstance(item, dict) and isinstance(item.get(key), str):
+                item[key] = item[key].replace(_SIZE, size)
+    return values
 
 
 def resolve_row(suite: Suite, row: str) -> tuple[ModelConfig, TrainConfig]:

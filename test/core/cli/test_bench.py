@@ -12,10 +12,19 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+import yaml
+from helpers.fake_drives import micro_config
 
-from gsmap_core.cli import bench, bench_evaluate, bench_measure, bench_raster, bench_stream
+from gsmap_core.cli import (
+    bench,
+    bench_evaluate,
+    bench_measure,
+    bench_raster,
+    bench_stream,
+    bench_throughput,
+)
 from gsmap_core.cli.main import main
-from gsmap_core.config import RasterLossConfig
+from gsmap_core.config import RasterLossConfig, to_plain
 from gsmap_core.errors import ConfigError
 from gsmap_core.gaussians.unions import UNIONS
 from gsmap_core.mapfile import write_map_file
@@ -178,3 +187,28 @@ def test_evaluate_makes_the_same_set_again_and_scores_it(
     assert 'CPU-seconds' in capsys.readouterr().out
     assert main(['bench', 'evaluate', '--frames', '0']) == 2
     assert '--frames 0, --predictions 50; expected at least 1' in capsys.readouterr().err
+
+
+def test_throughput_of_training_and_inference(tmp_path: Path, capsys) -> None:
+    path = tmp_path / 'micro.yaml'
+    path.write_text(yaml.safe_dump(to_plain(micro_config())))
+    arguments = ['bench', 'throughput', '--models', str(path), '--formats', 'fp32', 'bf16']
+    arguments += ['--batch', '3', '--repeats', '2', '--device', 'cpu', '--json']
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row['format'] for row in report['results']] == ['fp32', 'bf16']
+    for row in report['results']:
+        assert row['training']['samples_per_second'] > 0 and row['batch_size'] == 3
+        assert row['inference']['frames_per_second'] > 0
+    table = bench_throughput.as_text(report).splitlines()
+    assert len(table) == 6 and table[-1].startswith(f'| `{path}` | bf16 | 3 |')
+
+
+def test_a_training_step_of_the_throughput_learns(tmp_path: Path) -> None:
+    path = tmp_path / 'micro.yaml'
+    path.write_text(yaml.safe_dump(to_plain(micro_config())))
+    step = bench_throughput.training_step(
+        bench_throughput.ThroughputCase(str(path), 'fp32', 2, 'cpu')
+    )
+    losses = [float(step()) for _ in range(12)]
+    assert losses[-1] < losses[0]
