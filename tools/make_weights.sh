@@ -4,7 +4,8 @@
 #   make weights                                   on the CPU, hours
 #   make weights DEVICE=cuda TOWNS=1000 STEPS=40000 BATCH=32
 #
-# INIT=FILE starts from a checkpoint, DATA=DIR and OUT=DIR say where drives and runs lie. Called
+# INIT=FILE starts from a checkpoint, with INIT_PARTLY=1 from one of another model (MODEL=gsmap_live_tiny
+# INIT=maptr_tiny INIT_PARTLY=1), DATA=DIR and OUT=DIR say where drives and runs lie. Called
 # again after a stop it goes on where it was: drives that exist are kept, the training is resumed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,7 +28,8 @@ if [ -e "$run/last.pt" ] && [ ! -e "$run/model.safetensors" ]; then
   "$gsmap" train --resume "$run" --device "$device"
 elif [ ! -e "$run/model.safetensors" ]; then
   "$gsmap" train --config "$model" --data "$data/train" --val "$data/val" --out "$out" \
-    --name "weights_$model" --steps "$steps" --device "$device" ${INIT:+--init "$INIT"} \
+    --name "weights_$model" --steps "$steps" --device "$device" \
+    ${INIT:+--init "$INIT"} ${INIT_PARTLY:+--init-partly} \
     --set "batch_size=$batch" ${SET:-}
 fi
 weights=gsmap_core/weights/$model.safetensors
