@@ -97,21 +97,21 @@ def _names(kind: str) -> list[str]:
 
 def _report(suite: Suite, results: Path, args: argparse.Namespace) -> int:
     from gsmap_core.cli.benchmark_labels import draw_label_curves
-    from gsmap_core.cli.benchmark_records import read_records
+    from gsmap_core.cli.benchmark_records import read_pretraining, read_records
     from gsmap_core.cli.benchmark_report import write_report
 
     records = read_records(suite, results)
     if args.plot:
         draw_label_curves(suite, records, Path(args.plot))
         print(f'wrote {args.plot}', file=sys.stderr)
-    _put(write_report(suite, records), args.out)
+    _put(write_report(suite, records, read_pretraining(suite, results)), args.out)
     return 0
 
 
 def _run_collection(args: argparse.Namespace) -> int:
     """Run or report rows of several suites."""
-    from gsmap_core.cli.benchmark_page import differences, write_page
-    from gsmap_core.cli.benchmark_records import read_records
+    from gsmap_core.cli.benchmark_page import Collected, differences, write_page
+    from gsmap_core.cli.benchmark_records import read_pretraining, read_records
     from gsmap_core.cli.benchmark_reuse import reuse_records
     from gsmap_core.cli.benchmark_run import deadline_of, run_suite
     from gsmap_core.training.collection import load_collection
@@ -142,7 +142,10 @@ def _run_collection(args: argparse.Namespace) -> int:
             if not run_suite(suite, results, args, deadline):
                 break
         return 0
-    collected = [(item, suite, read_records(suite, folder)) for item, suite, folder in suites]
+    collected = [
+        Collected(item, suite, read_records(suite, folder), read_pretraining(suite, folder))
+        for item, suite, folder in suites
+    ]
     if args.plot:
         draw_differences(differences(collected), Path(args.plot), x_label='chamfer mAP')
         print(f'wrote {args.plot}', file=sys.stderr)

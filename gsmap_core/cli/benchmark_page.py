@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gsmap_core.cli.benchmark_labels import label_lines
+from gsmap_core.cli.benchmark_report import pretraining_lines
 from gsmap_core.evaluation.claims import CONFIDENCE, PairedDifference, paired_difference
 from gsmap_core.evaluation.comparison import comparison_table
 from gsmap_core.training.benchmark_dataset import BenchmarkDataset, load_dataset
@@ -14,8 +16,23 @@ from gsmap_core.training.suite import Suite
 from gsmap_core.viz.differences import Difference
 
 Records = dict[str, list[dict[str, Any]]]
-#: A suite of the collection, restricted to its rows, and their records.
-Collected = tuple[CollectedSuite, Suite, Records]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A suite of a collection.
+
+    Args:
+        item: as the collection has it.
+        suite: restricted to its rows.
+        records: of their runs.
+        pretrained: record of what they started from, or None.
+    """
+
+    item: CollectedSuite
+    suite: Suite
+    records: Records
+    pretrained: dict[str, Any] | None = None
 
 
 def write_page(collection: Collection, collected: list[Collected], picture: Path | None) -> str:
@@ -27,8 +44,8 @@ def write_page(collection: Collection, collected: list[Collected], picture: Path
         picture: plot of the differences, as the page will name it, or None.
     """
     dataset = load_dataset(collection.dataset)
-    runs = sum(len(row) for _, _, records in collected for row in records.values())
-    wanted = sum(len(suite.rows) for _, suite, _ in collected) * len(collection.seeds)
+    runs = sum(len(row) for part in collected for row in part.records.values())
+    wanted = sum(len(part.suite.rows) for part in collected) * len(collection.seeds)
     lines = [
         f'# {collection.title}',
         '',
@@ -50,8 +67,10 @@ def write_page(collection: Collection, collected: list[Collected], picture: Path
     if picture is not None:
         lines += ['', f'![Published differences and ours]({picture.as_posix()})']
     lines += ['', f'## {dataset.title}', '', dataset.card.strip(), '', *_parts(dataset)]
-    for item, suite, records in collected:
+    for part in collected:
+        item, suite, records = part.item, part.suite, part.records
         lines += ['', f'## {item.paper}: {suite.title}', '', _conditions(suite)]
+        lines += pretraining_lines(suite, part.pretrained)
         lines += ['', *comparison_table(records)]
         claims = _claim_lines(suite, records)
         if claims:
@@ -65,12 +84,13 @@ def write_page(collection: Collection, collected: list[Collected], picture: Path
 def differences(collected: list[Collected]) -> list[Difference]:
     """Return what the plot shows: every claim about chamfer mAP that has runs."""
     found = []
-    for item, suite, records in collected:
-        for pair in suite.comparisons:
-            published = suite.published(pair)
+    for part in collected:
+        records = part.records
+        for pair in part.suite.comparisons:
+            published = part.suite.published(pair)
             ours = paired_difference(records[pair.row], records[pair.host], ('chamfer_map',))
             if published is not None and ours.count:
-                name = f'{item.paper}: {pair.row} against {pair.host}'
+                name = f'{part.item.paper}: {pair.row} against {pair.host}'
                 found.append(Difference(name, published / 100, ours.mean, ours.half_width))
     return found
 
@@ -113,9 +133,9 @@ def _claim_lines(suite: Suite, records: Records) -> list[str]:
 
 def _overview(collected: list[Collected]) -> list[str]:
     counts: dict[str, dict[str, int]] = {}
-    for item, suite, records in collected:
-        mine = counts.setdefault(item.paper, {})
-        for _, _, published, ours, _ in _claims(suite, records):
+    for part in collected:
+        mine = counts.setdefault(part.item.paper, {})
+        for _, _, published, ours, _ in _claims(part.suite, part.records):
             verdict = ours.verdict(published)
             mine[verdict] = mine.get(verdict, 0) + 1
     decided = ('reproduced', 'not reproduced', 'within noise')

@@ -10,6 +10,9 @@ from gsmap_core.config import to_plain
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.training.suite import Suite, SuiteDrives, SuiteRow
 
+#: Name of the record of a pretraining.
+PRETRAINING = 'pretraining.json'
+
 
 def settings_of(suite: Suite, row: str) -> dict[str, Any]:
     """Return what makes a run of a row what it is, beside its seed."""
@@ -33,7 +36,28 @@ def settings_of(suite: Suite, row: str) -> dict[str, Any]:
         settings['metrics'] = list(suite.metrics)
     if suite.extra_tests:
         settings['extra_tests'] = dict(suite.extra_tests)
+    if suite.pretraining is not None:
+        settings['pretraining'] = to_plain(suite.pretraining)
     return settings
+
+
+def pretraining_settings(suite: Suite) -> dict[str, Any]:
+    """Return what makes the pretraining of a suite what it is."""
+    settings = settings_of(suite, next(iter(suite.rows)))
+    kept = {key: settings[key] for key in ('suite', 'drives', 'pretraining')}
+    return {**kept, 'recipe': suite.recipe}
+
+
+def read_pretraining(suite: Suite, results: Path) -> dict[str, Any] | None:
+    """Read the record of a suite's pretraining; None without one.
+
+    Raises:
+        ConfigError: it belongs to other settings than the suite has now.
+        DataError: it cannot be read.
+    """
+    if suite.pretraining is None:
+        return None
+    return _read(results / PRETRAINING, pretraining_settings(suite), suite)
 
 
 def read_records(suite: Suite, results: Path) -> dict[str, list[dict[str, Any]]]:
@@ -48,18 +72,23 @@ def read_records(suite: Suite, results: Path) -> dict[str, list[dict[str, Any]]]
         settings = settings_of(suite, row)
         records[row] = []
         for seed in suite.seeds:
-            path = results / f'{row}-seed{seed}.json'
-            if not path.exists():
-                continue
-            try:
-                record = json.loads(path.read_text(encoding='utf-8'))
-            except (OSError, ValueError) as error:
-                raise DataError(f"record '{path}' cannot be read: {error}; remove it") from None
-            other = [k for k, v in settings.items() if record.get('settings', {}).get(k) != v]
-            if other:
-                raise ConfigError(
-                    f"record '{path}' was made with other values of {', '.join(other)} than suite "
-                    f"'{suite.name}' has; move it away or give another --results"
-                )
-            records[row].append(record)
+            record = _read(results / f'{row}-seed{seed}.json', settings, suite)
+            if record is not None:
+                records[row].append(record)
     return records
+
+
+def _read(path: Path, settings: dict[str, Any], suite: Suite) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DataError(f"record '{path}' cannot be read: {error}; remove it") from None
+    other = [k for k, v in settings.items() if record.get('settings', {}).get(k) != v]
+    if other:
+        raise ConfigError(
+            f"record '{path}' was made with other values of {', '.join(other)} than suite "
+            f"'{suite.name}' has; move it away or give another --results"
+        )
+    return record

@@ -9,8 +9,18 @@ from gsmap_core.evaluation.comparison import Column, comparison_table, differenc
 from gsmap_core.training.suite import Suite, SuiteDrives
 
 
-def write_report(suite: Suite, records: dict[str, list[dict[str, Any]]]) -> str:
-    """Return the report as Markdown: settings, scores, differences, covariances."""
+def write_report(
+    suite: Suite,
+    records: dict[str, list[dict[str, Any]]],
+    pretrained: dict[str, Any] | None = None,
+) -> str:
+    """Return the report as Markdown: settings, scores, differences, covariances.
+
+    Args:
+        suite: the rows.
+        records: of their runs.
+        pretrained: record of what they started from, or None.
+    """
     drives = suite.drives
     more = [
         Column(f'chamfer mAP {title}', ('extra', title, 'chamfer_map'))
@@ -32,6 +42,7 @@ def write_report(suite: Suite, records: dict[str, list[dict[str, Any]]]) -> str:
         'is mapped as one stream in the order of time. Scores are fractions, the mean '
         'over the seeds ± half their range. Chamfer columns come first, raster columns second; '
         'the turning angle is that of matched boundaries.',
+        *pretraining_lines(suite, pretrained),
         *_explanations(suite, runs),
         '',
         *comparison_table(records, more),
@@ -51,6 +62,21 @@ def write_report(suite: Suite, records: dict[str, list[dict[str, Any]]]) -> str:
         ]
     lines += _covariance_lines(records)
     return '\n'.join(lines) + '\n'
+
+
+def pretraining_lines(suite: Suite, pretrained: dict[str, Any] | None) -> list[str]:
+    """Return what all rows start from; nothing where that is random weights."""
+    before = suite.pretraining
+    if before is None:
+        return []
+    text = (
+        f'Every row starts from what it shares with the weights of `{before.config}` after '
+        f'{before.steps} steps in {before.setting} towns (seed {before.seed}, drives of '
+        f'{before.duration_s:g} s)'
+    )
+    if pretrained is not None:
+        text += f', where these score {pretrained["chamfer_map"]:.3f} chamfer mAP on test towns'
+    return ['', f'{text}.']
 
 
 def _recipes(suite: Suite) -> str:

@@ -15,7 +15,13 @@ import numpy as np
 
 from gsmap_core.categories import PAPER_CATEGORIES
 from gsmap_core.cli.benchmark_prepare import make_drives, prepare_parts
-from gsmap_core.cli.benchmark_records import read_records, settings_of
+from gsmap_core.cli.benchmark_records import (
+    PRETRAINING,
+    pretraining_settings,
+    read_pretraining,
+    read_records,
+    settings_of,
+)
 from gsmap_core.cli.benchmark_speed import measure_speed
 from gsmap_core.config import ModelConfig
 from gsmap_core.data.traversal_splits import draw_labelled
@@ -73,8 +79,12 @@ def run_suite(
     print(f'{suite.name}: {len(missing)} runs to do', file=sys.stderr)
     # Made once; every run is trained and scored on the same ones.
     folders = _all_drives(suite, work, args.device) if missing else {}
+    start = _pretrained(suite, results, folders, work, args, deadline) if missing else None
+    if start is None and missing and suite.pretraining is not None:
+        print(f'{suite.name}: stopped in the pretraining; call again to go on')
+        return False
     for row, seed in missing:
-        run = _train(suite, row, seed, folders, work, args, deadline)
+        run = _train(suite, row, seed, folders, work, args, deadline, start)
         if run is None:
             print(f'{suite.name}: stopped in {row}, seed {seed}; call again to go on')
             return False
@@ -210,6 +220,38 @@ def _training_cost(run: Path) -> dict[str, Any]:
     }
 
 
+def _pretrained(
+    suite: Suite,
+    results: Path,
+    folders: dict[str, Path],
+    work: Path,
+    args: argparse.Namespace,
+    deadline: float | None,
+) -> Path | None:
+    """Return the weights that all rows start from, and keep a record of what they score.
+
+    None: there are none, or the time ran out.
+    """
+    before = suite.pretraining
+    if before is None:
+        return None
+    options = [
+        '--config', before.config, '--recipe', suite.recipe, '--data', str(folders['pretrain']),
+        '--steps', str(before.steps), '--set', f'seed={before.seed}',
+    ]  # fmt: skip
+    run = _train_once(work / 'runs', 'pretrained', options, args, deadline)
+    if run is None:
+        return None
+    if read_pretraining(suite, results) is None:
+        own = _predict(run, 'test', folders['pretrain-test'], [], args.device)
+        scores = {key: own[key] for key in ('chamfer_map', 'per_category', 'frames_mapped')}
+        record = {'settings': pretraining_settings(suite), **scores, **_training_cost(run)}
+        results.mkdir(parents=True, exist_ok=True)
+        write_atomically(results / PRETRAINING, (json.dumps(record, indent=1) + '\n').encode())
+        print(f'pretrained: chamfer mAP {record["chamfer_map"]:.3f} in {before.setting} towns')
+    return run / 'model.safetensors'
+
+
 def _train(
     suite: Suite,
     row: str,
@@ -218,11 +260,26 @@ def _train(
     work: Path,
     args: argparse.Namespace,
     deadline: float | None,
+    start: Path | None,
+) -> Path | None:
+    """Train a row from the weights in `start`, if any; None where the time ran out."""
+    chosen = suite.rows[row]
+    _, recipe = resolve_row(suite, row)
+    # Without validation the last averaged weights count: nothing is selected.
+    options = [
+        '--config', chosen.config, '--recipe', suite.recipe_of(row),
+        *_data(chosen, recipe, folders), '--steps', str(suite.steps),
+        *([] if start is None else ['--init', str(start), '--init-partly']),
+        '--set', f'seed={seed}', *chosen.overrides,
+    ]  # fmt: skip
+    return _train_once(work / 'runs', f'{row}-seed{seed}', options, args, deadline)
+
+
+def _train_once(
+    runs: Path, name: str, options: list[str], args: argparse.Namespace, deadline: float | None
 ) -> Path | None:
     """Train, or go on with a training that was stopped; None where the time ran out."""
-    name, chosen = f'{row}-seed{seed}', suite.rows[row]
-    _, recipe = resolve_row(suite, row)
-    run = work / 'runs' / f'{name}-000'
+    run = runs / f'{name}-000'
     if (run / 'model.safetensors').exists():
         return run
     limit = []
@@ -232,19 +289,12 @@ def _train(
             return None
         limit = ['--max-minutes', f'{left:.2f}']
     if (run / 'last.pt').exists():
-        _gsmap(
-            'train', '--resume', str(run), '--device', args.device, *limit,
-            processes=args.processes,
-        )  # fmt: skip
+        options = ['--resume', str(run)]
     else:
-        # Without validation the last averaged weights count: nothing is selected.
-        _gsmap(
-            'train', '--config', chosen.config, '--recipe', suite.recipe_of(row),
-            *_data(chosen, recipe, folders),
-            '--out', str(run.parent), '--name', name, '--steps', str(suite.steps),
-            '--device', args.device, '--set', f'seed={seed}', *chosen.overrides, *limit,
-            processes=args.processes,
-        )  # fmt: skip
+        options = ['--out', str(runs), '--name', name, *options]
+    _gsmap(
+        'train', '--device', args.device, *limit, *options, processes=args.processes
+    )  # fmt: skip
     return run if (run / 'model.safetensors').exists() else None
 
 

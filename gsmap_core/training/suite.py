@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from gsmap_core.config import (
@@ -174,6 +174,27 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Pretraining:
+    """What all rows start from: one training with the suite's recipe, before any of theirs.
+
+    A row takes what its model shares with the pretrained one, by name and shape.
+
+    Args:
+        config: model configuration.
+        setting: kind of town that it is trained and scored in; the seeds are the suite's.
+        steps: optimiser steps.
+        duration_s: of the drives [s].
+        seed: of the training.
+    """
+
+    config: str
+    setting: Setting
+    steps: int
+    duration_s: float = 10.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Suite:
     """Rows that share data, recipe and length.
 
@@ -190,6 +211,7 @@ class Suite:
         extra_tests: title -> kind of town: the same test towns are scored in these too.
         host: row that the speed of all rows is stated against; empty: the first one.
         dataset: benchmark dataset that all drives are parts of; empty: drives of its own.
+        pretraining: what all rows start from; None: from random weights.
 
     Raises:
         ConfigError: no row or seed, or a comparison of rows that do not exist.
@@ -207,6 +229,7 @@ class Suite:
     extra_tests: dict[str, Setting] = field(default_factory=dict)
     host: str = ''
     dataset: str = ''
+    pretraining: Pretraining | None = None
 
     def __post_init__(self) -> None:
         """Check what would fail after hours of training."""
@@ -237,7 +260,11 @@ class Suite:
         return self.host or next(iter(self.rows))
 
     def parts(self) -> dict[str, DrivePart]:
-        """Return all drives: `train`, `test`, `test-TITLE` of the extra tests, `unlabelled`."""
+        """Return all drives by what they are for.
+
+        `train`, `test`, `test-TITLE` of the extra tests, `unlabelled`, `pretrain` and
+        `pretrain-test`.
+        """
         drives = self.drives
         found = {'train': drives.part('train'), 'test': drives.part('test')}
         found |= {
@@ -246,6 +273,13 @@ class Suite:
         }
         if drives.unlabelled is not None:
             found['unlabelled'] = drives.part('unlabelled')
+        if self.pretraining is not None:
+            before = self.pretraining
+            for what, part in (
+                ('pretrain', drives.part('train', before.setting)),
+                ('pretrain-test', drives.part('test', before.setting)),
+            ):
+                found[what] = replace(part, duration_s=before.duration_s)
         return found
 
     def published(self, pair: Comparison) -> float | None:
@@ -279,7 +313,8 @@ def _sized(values: dict[str, Any], size: str) -> dict[str, Any]:
     rows = values.get('rows')
     if isinstance(rows, dict):
         values['rows'] = rows = {name: row for name, row in rows.items() if row is not None}
-    for item in (values, *(rows.values() if isinstance(rows, dict) else ())):
+    named = rows.values() if isinstance(rows, dict) else ()
+    for item in (values, values.get('pretraining'), *named):
         for key in ('config', 'recipe'):
             if isinstance(item, dict) and isinstance(item.get(key), str):
                 item[key] = item[key].replace(_SIZE, size)

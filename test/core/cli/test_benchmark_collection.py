@@ -37,6 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             'drives': {**kind, **drives}, 'recipe': 'synthetic_mini', 'steps': 1, 'seeds': [0],
             'rows': rows, 'comparisons': [{**pair, 'published': 2.0, 'note': 'We learned it.'}],
         }  # fmt: skip
+        suite['pretraining'] = {**row, 'setting': 'easy', 'steps': 1, 'duration_s': 1.0}
+        del suite['pretraining']['overrides']
         (folder / f'{name}.yaml').write_text(yaml.safe_dump(suite, sort_keys=False))
     return folder
 
@@ -119,6 +121,10 @@ def test_a_collection_is_run_once_and_reported(
     record = json.loads((tmp_path / 'records/more/c-seed0.json').read_text())
     assert record['reused_from'] == {'suite': 'one', 'row': 'a'}
     assert record['settings']['row'] == 'c' and record['peak_memory_mib'] > 100
+    before = json.loads((tmp_path / 'records/one/pretraining.json').read_text())
+    assert before['settings']['pretraining']['steps'] == 1 and before['frames_mapped'] > 0
+    begun = yaml.safe_load((folder / 'work/one/runs/a-seed0-000/config.yaml').read_text())
+    assert begun['initial_weights'].endswith('pretrained-000/model.safetensors')
     page, plot = tmp_path / 'docs/page.md', tmp_path / 'docs/plot.png'
     page.parent.mkdir()
     report = ['benchmark', 'report', 'all', *records, '--out', str(page), '--plot', str(plot)]
@@ -126,6 +132,7 @@ def test_a_collection_is_run_once_and_reported(
     text = page.read_text()
     assert '# Everything' in text and 'records of 3 of 6 runs' in text
     assert '| `b` against `a`, chamfer mAP | table 9 | +0.020 |' in text
+    assert 'Every row starts from what it shares with the weights of' in text
     assert 'needs two seeds |' in text and 'We learned it.' not in text
     assert '| Paper one | 1 | 0 | 0 | 0 | 1 |' in text and 'Two suites are enough.' in text
     assert '![Published differences and ours](plot.png)' in text and plot.stat().st_size > 5000

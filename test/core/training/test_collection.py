@@ -80,6 +80,8 @@ def test_a_suite_of_a_dataset_has_drives_of_its_parts() -> None:
         'train': 'traffic_train',
         'test': 'traffic_test',
         'test-clear': 'clear_test',
+        'pretrain': 'easy_train',
+        'pretrain-test': 'easy_test',
     }
     with pytest.raises(ConfigError, match='no part like the train drives'):
         replace(suite, drives=replace(suite.drives, duration_s=12.0))
