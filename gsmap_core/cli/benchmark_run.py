@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gsmap_core.categories import PAPER_CATEGORIES
 from gsmap_core.cli.benchmark_prepare import make_drives, prepare_parts
 from gsmap_core.cli.benchmark_records import (
     PRETRAINING,
@@ -22,27 +17,24 @@ from gsmap_core.cli.benchmark_records import (
     read_records,
     settings_of,
 )
-from gsmap_core.cli.benchmark_speed import measure_speed
+from gsmap_core.cli.benchmark_scores import (
+    TEST,
+    predict_drives,
+    run_gsmap,
+    score_run,
+    speed_of,
+    training_cost,
+)
 from gsmap_core.config import ModelConfig
 from gsmap_core.data.traversal_splits import draw_labelled
-from gsmap_core.errors import ConfigError, TrainingError
-from gsmap_core.evaluation.frames import pair_frames
-from gsmap_core.evaluation.metrics import MetricOptions, make_evaluator
-from gsmap_core.evaluation.report import report_dict
-from gsmap_core.evaluation.turning import TurningEvaluator
-from gsmap_core.mapfile import read_map_file
-from gsmap_core.structures import VectorMap
+from gsmap_core.errors import ConfigError
 from gsmap_core.training.benchmark_dataset import load_dataset
 from gsmap_core.training.recipe import TrainConfig
 from gsmap_core.training.run_directory import environment, write_atomically
 from gsmap_core.training.suite import Suite, SuiteRow, check_rows, resolve_row
 
-#: Test drives of the suite's own kind of town; those of `Suite.extra_tests` are `test-TITLE`.
-_TEST = 'test'
 #: Drives past the same streets, of which only images and poses are used.
 _UNLABELLED = 'unlabelled'
-
-_LOGGER = logging.getLogger(__name__)
 
 
 def run_suite(
@@ -70,6 +62,10 @@ def run_suite(
     models = {row: model for row, (model, _) in check_rows(suite).items()}
     records = read_records(suite, results)
     work = Path(args.work).resolve() / suite.name
+    for row, known in records.items():
+        for record in known:
+            if 'speed' not in record:
+                _complete(suite, models, row, record, results, work, args.device)
     missing = [
         (row, seed)
         for seed in seeds
@@ -91,20 +87,40 @@ def run_suite(
         record = {
             'settings': settings_of(suite, row),
             'seed': seed,
-            **_scores(suite, models[row], run, folders, args.device),
-            **_speed(suite, models, row, folders[_TEST], args.device),
-            **_training_cost(run),
+            **score_run(suite, models[row], run, folders, args.device),
+            **speed_of(suite, models, row, folders[TEST], args.device),
+            **training_cost(run),
             # Without the command line: a record travels, the paths of its machine do not.
             'environment': {k: v for k, v in environment().items() if k != 'command'},
         }
         results.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(record, indent=1) + '\n'
-        write_atomically(results / f'{row}-seed{seed}.json', text.encode())
+        _write(results / f'{row}-seed{seed}.json', record)
         print(
             f'{row}, seed {seed}: chamfer mAP {record["chamfer_map"]:.3f}, '
             f'raster mAP {record["raster_map"]:.3f}'
         )
     return True
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(record, indent=1) + '\n').encode())
+
+
+def _complete(
+    suite: Suite,
+    models: dict[str, ModelConfig],
+    row: str,
+    record: dict[str, Any],
+    results: Path,
+    work: Path,
+    device: str,
+) -> None:
+    """Add size and speed to a record of an earlier version, which did not measure them."""
+    drives = _all_drives(suite, work, device)[TEST]
+    record |= speed_of(suite, models, row, drives, device)
+    record.pop('frames_per_second', None)
+    _write(results / f'{row}-seed{record["seed"]}.json', record)
+    print(f"{row}, seed {record['seed']}: {record['speed']['of_host']:.2f} of the host's speed")
 
 
 def deadline_of(args: argparse.Namespace) -> float | None:
@@ -137,89 +153,6 @@ def _all_drives(suite: Suite, work: Path, device: str) -> dict[str, Path]:
     return folders
 
 
-def _scores(
-    suite: Suite, model: ModelConfig, run: Path, folders: dict[str, Path], device: str
-) -> dict[str, Any]:
-    """Map the test drives, each as one stream in the order of time, and score them."""
-    own = _predict(run, _TEST, folders[_TEST], ['raster', *suite.metrics], device)
-    keys = (
-        'chamfer_map', 'per_category', 'raster_map', 'raster_per_category', 'reliability',
-        'frames_mapped', *suite.metrics,
-    )  # fmt: skip
-    result = {key: own[key] for key in keys if key in own}
-    if model.decoder.num_dims == 3:
-        spatial = make_evaluator('chamfer', MetricOptions(PAPER_CATEGORIES, num_dims=3))
-        for pair in _pairs(run / _TEST):
-            spatial.add(*pair)
-        result['chamfer_3d_map'] = report_dict(spatial)['mean_ap']
-    turning = TurningEvaluator()
-    for pair in _pairs(run / _TEST):
-        turning.add(*pair)
-    result['turning'] = turning.to_dict()
-    if suite.extra_tests:
-        extra = {}
-        for title in suite.extra_tests:
-            part = f'{_TEST}-{title}'
-            summary = _predict(run, part, folders[part], [], device)
-            extra[title] = {
-                key: summary[key] for key in ('chamfer_map', 'per_category', 'frames_mapped')
-            }
-        result['extra'] = extra
-    return result
-
-
-def _predict(
-    run: Path, part: str, drives: Path, metrics: list[str], device: str
-) -> dict[str, Any]:
-    """Return the summary of `gsmap predict`, scored by chamfer AP and other metrics."""
-    _gsmap(
-        'predict', str(drives), '--weights', str(run / 'model.safetensors'),
-        '--out', str(run / part), '--figures', '0',
-        '--metric', ','.join(['chamfer', *metrics]), '--device', device,
-    )  # fmt: skip
-    summary: dict[str, Any] = json.loads((run / part / 'summary.json').read_text(encoding='utf-8'))
-    return summary
-
-
-def _speed(
-    suite: Suite, models: dict[str, ModelConfig], row: str, drives: Path, device: str
-) -> dict[str, Any]:
-    """Measure a row and the host in turn, when no training of this suite is running."""
-    drive = min(drives.glob('*.mcap'))
-    host = suite.speed_host
-    speeds = measure_speed({host: models[host], row: models[row]}, drive, device)
-    return {
-        'parameters': speeds[row].parameters,
-        'speed': {
-            'frames_per_second': speeds[row].frames_per_second,
-            'of_host': speeds[row].of_first,
-            'host': host,
-            'host_frames_per_second': speeds[host].frames_per_second,
-        },
-    }
-
-
-def _training_cost(run: Path) -> dict[str, Any]:
-    """Return how long a training took and how much memory.
-
-    Time in which the machine slept is not counted: a window of steps that took more than ten times
-    as long as the median counts as one of the median.
-    """
-    lines = (run / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-    logged = [values for values in map(json.loads, lines) if 'trained_s' in values]
-    windows = np.diff([0.0, *(values['trained_s'] for values in logged)])
-    # A training that goes on from its last state logs some steps again.
-    windows = windows[windows > 0]
-    usual = float(np.median(windows))
-    trained_s = float(np.where(windows > 10 * usual, usual, windows).sum())
-    # Trainings begun by earlier versions do not tell.
-    peaks = [values['peak_memory_mib'] for values in logged if 'peak_memory_mib' in values]
-    return {
-        'train_minutes': round(trained_s / 60.0, 2),
-        **({'peak_memory_mib': max(peaks)} if peaks else {}),
-    }
-
-
 def _pretrained(
     suite: Suite,
     results: Path,
@@ -243,11 +176,11 @@ def _pretrained(
     if run is None:
         return None
     if read_pretraining(suite, results) is None:
-        own = _predict(run, 'test', folders['pretrain-test'], [], args.device)
+        own = predict_drives(run, 'test', folders['pretrain-test'], [], args.device)
         scores = {key: own[key] for key in ('chamfer_map', 'per_category', 'frames_mapped')}
-        record = {'settings': pretraining_settings(suite), **scores, **_training_cost(run)}
+        record = {'settings': pretraining_settings(suite), **scores, **training_cost(run)}
         results.mkdir(parents=True, exist_ok=True)
-        write_atomically(results / PRETRAINING, (json.dumps(record, indent=1) + '\n').encode())
+        _write(results / PRETRAINING, record)
         print(f'pretrained: chamfer mAP {record["chamfer_map"]:.3f} in {before.setting} towns')
     return run / 'model.safetensors'
 
@@ -292,7 +225,7 @@ def _train_once(
         options = ['--resume', str(run)]
     else:
         options = ['--out', str(runs), '--name', name, *options]
-    _gsmap(
+    run_gsmap(
         'train', '--device', args.device, *limit, *options, processes=args.processes
     )  # fmt: skip
     return run if (run / 'model.safetensors').exists() else None
@@ -307,41 +240,3 @@ def _data(row: SuiteRow, recipe: TrainConfig, folders: dict[str, Path]) -> list[
     if recipe.contrastive is None:
         return ['--data', *data]
     return ['--data', *data, '--unlabelled', str(folders[_UNLABELLED])]
-
-
-def _pairs(scored: Path) -> list[tuple[VectorMap, VectorMap]]:
-    """Return predictions and ground truth that `gsmap predict` has written."""
-    return pair_frames(
-        read_map_file(scored / 'predictions.map.json'),
-        read_map_file(scored / 'ground_truth.map.json'),
-        'error',
-    )
-
-
-def _gsmap(*arguments: str, processes: int = 1) -> None:
-    """Run another verb in a process of its own, so that memory and threads start anew.
-
-    Args:
-        arguments: of `gsmap`.
-        processes: that train together under torchrun; 1: without it.
-
-    Raises:
-        TrainingError: it failed.
-    """
-    _LOGGER.info('gsmap %s', ' '.join(arguments))
-    together = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
-    command = [sys.executable, *(together if processes > 1 else [])]
-    command += ['-m', 'gsmap_core.cli.main', *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        code = process.wait()
-    except BaseException:
-        # A training saves what it has; nothing goes on alone.
-        process.terminate()
-        process.wait()
-        raise
-    if code:
-        raise TrainingError(
-            f'gsmap {" ".join(arguments)} ended with {code}; see its message above; what is '
-            'finished is kept, call again once it is mended'
-        )

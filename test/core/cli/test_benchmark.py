@@ -69,7 +69,15 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
     assert record['speed']['of_host'] == 1.0 and record['speed']['frames_per_second'] > 0
     assert str(suite) not in json.dumps(record['environment'])
     assert 'reliability' not in record and record['turning']['category'] == 'boundary'
-    stamp = (suite / 'records' / 'plain-seed0.json').stat().st_mtime_ns
+    # Records of earlier versions do not tell how fast it is.
+    path = suite / 'records' / 'plain-seed0.json'
+    older = {k: v for k, v in record.items() if k not in ('speed', 'parameters')}
+    path.write_text(json.dumps({**older, 'frames_per_second': 1.0}))
+    assert main(['benchmark', *run, '--rows', 'plain']) == 0
+    again = json.loads(path.read_text())
+    assert again['parameters'] == record['parameters'] and again['speed']['of_host'] == 1.0
+    assert 'frames_per_second' not in again and again['chamfer_map'] == record['chamfer_map']
+    stamp = path.stat().st_mtime_ns
     assert main(['benchmark', *run]) == 0
     assert (suite / 'records' / 'plain-seed0.json').stat().st_mtime_ns == stamp
     other = json.loads((suite / 'records' / 'gaussian-seed0.json').read_text())
@@ -88,14 +96,14 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
 
 
 def test_a_sleeping_machine_is_not_training_time(tmp_path) -> None:
-    from gsmap_core.cli.benchmark_run import _training_cost
+    from gsmap_core.cli.benchmark_scores import training_cost
 
     # Windows of 60 s; the machine sleeps for an hour; the step before it is done again.
     trained = [60.0, 120.0, 180.0, 3840.0, 3800.0, 3860.0, 3920.0]
     lines = [{'step': i, 'trained_s': value} for i, value in enumerate(trained)]
     lines[2]['peak_memory_mib'], lines[3]['peak_memory_mib'] = 900, 800
     (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-    assert _training_cost(tmp_path) == {'train_minutes': 6.0, 'peak_memory_mib': 900}
+    assert training_cost(tmp_path) == {'train_minutes': 6.0, 'peak_memory_mib': 900}
 
 
 def test_records_of_other_settings_are_not_mixed_in(suite, capsys) -> None:
