@@ -34,7 +34,9 @@ def test_every_suite_at_both_sizes() -> None:
     assert tables == full - {'gsmap_long'}
     for table in tables:
         small, large = load_suite(f'{table}_mini'), load_suite(f'{table}_tiny')
-        assert list(small.rows) == list(large.rows) and small.comparisons == large.comparisons
+        assert list(small.rows) == list(large.rows)
+        # What was learned at one size need not hold at the other.
+        assert [replace(pair, note='') for pair in small.comparisons] == list(large.comparisons)
         assert all('_mini' not in row.config for row in large.rows.values())
         assert large.drives.train.towns > small.drives.train.towns
 
