@@ -7,9 +7,11 @@ import pytest
 import yaml
 from helpers.fake_drives import micro_config
 
+from gsmap_core.cli.benchmark_prepare import drive_hashes, drives_of
 from gsmap_core.cli.main import main
 from gsmap_core.config import to_plain
 from gsmap_core.resources import resource_dir
+from gsmap_core.training.benchmark_dataset import load_dataset, load_hashes
 
 PARTS = {
     'train': {'split': 'train', 'first_seed': 0, 'towns': 1},
@@ -46,6 +48,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare(folder: Path, *more: str) -> int:
     dataset = str(folder / 'two.yaml')
     return main(['benchmark', 'prepare', dataset, '--out', str(folder / 'work'), *more])
+
+
+@pytest.mark.parametrize(
+    'part', ['easy_test', 'traffic_test', 'light_unlabelled', 'seven_test', 'normal_test']
+)
+def test_the_shipped_dataset_is_what_this_machine_makes(part: str) -> None:
+    """Whoever changes the generator makes another dataset: a new version, with new hashes."""
+    spec = drives_of(load_dataset('gsmap-synth-v1').parts[part])[-1]
+    assert drive_hashes(spec) == load_hashes('gsmap-synth-v1')[part]['drives'][spec.name]
 
 
 def test_a_dataset_is_made_and_verified(folder: Path, capsys) -> None:

@@ -7,11 +7,22 @@ import yaml
 
 from gsmap_core.errors import ConfigError
 from gsmap_core.resources import resource_dir
-from gsmap_core.training.benchmark_dataset import load_dataset
+from gsmap_core.training.benchmark_dataset import load_dataset, load_hashes
 from gsmap_core.training.collection import load_collection
 from gsmap_core.training.suite import load_suite
 
+DATASETS = sorted(path.stem for path in (resource_dir('config') / 'datasets').glob('*.yaml'))
 COLLECTIONS = sorted(path.stem for path in (resource_dir('config') / 'collections').glob('*.yaml'))
+
+
+@pytest.mark.parametrize('name', DATASETS)
+def test_every_drive_of_a_shipped_dataset_has_hashes(name: str) -> None:
+    dataset, hashes = load_dataset(name), load_hashes(name)
+    assert set(hashes) == set(dataset.parts)
+    for title, part in dataset.parts.items():
+        assert len(hashes[title]['drives']) == part.towns * (part.repeat + 1)
+        assert hashes[title]['colours'].keys() < hashes[title]['drives'].keys()
+        assert all(len(text.split()) == 3 for text in hashes[title]['drives'].values())
 
 
 @pytest.mark.parametrize('name', COLLECTIONS)
