@@ -9,21 +9,28 @@ from gsmap_core.config import load_model_config
 from gsmap_core.data.synthetic.drive import SyntheticDrive
 from gsmap_core.data.synthetic.recording import DriveSpec
 from gsmap_core.evaluation.chamfer import chamfer_average_precision
-from gsmap_core.resources import weights_dir
+from gsmap_core.resources import DEFAULT_WEIGHTS, weights_dir
 from gsmap_core.runtime.predictor import Predictor
 
 MAX_BYTES = 15_000_000
 
 
-@pytest.fixture(scope='module')
-def predictor():
-    return Predictor(device='cpu')
+SHIPPED = sorted(path.stem for path in weights_dir().glob('*.safetensors'))
+
+
+@pytest.fixture(scope='module', params=SHIPPED)
+def predictor(request):
+    return Predictor(request.param, device='cpu')
+
+
+def test_one_of_them_is_what_is_taken_unless_named():
+    assert Predictor(device='cpu').path.stem == DEFAULT_WEIGHTS and DEFAULT_WEIGHTS in SHIPPED
 
 
 def test_size_configuration_and_card(predictor):
     assert predictor.path.stat().st_size <= MAX_BYTES
-    assert predictor.config == load_model_config('maptr_tiny')
-    card = (weights_dir() / 'maptr_tiny.md').read_text(encoding='utf-8')
+    assert predictor.config == load_model_config(predictor.path.stem)
+    card = predictor.path.with_suffix('.md').read_text(encoding='utf-8')
     metadata = predictor.metadata
     assert f'| Steps | {metadata["step"]} of {metadata["total_steps"]}' in card
     assert f'{len(json.loads(metadata["train_drives"]))} synthetic drives' in card
