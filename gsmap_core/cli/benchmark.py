@@ -82,11 +82,16 @@ def run(args: argparse.Namespace) -> int:
     if args.suite in _names('collections'):
         return _run_collection(args)
     suite = load_suite(args.suite)
-    results = Path(args.results or f'out/benchmark/{suite.name}/records')
+    results = Path(args.results) if args.results else _own_records(suite)
     if args.action == 'run':
         run_suite(suite, results, args)
         return 0
     return _report(suite, results, args)
+
+
+def _own_records(suite: Suite) -> Path:
+    """Return where the records of a suite lie unless somebody says otherwise."""
+    return Path(f'out/benchmark/{suite.name}/records')
 
 
 def _names(kind: str) -> list[str]:
@@ -122,9 +127,7 @@ def _run_collection(args: argparse.Namespace) -> int:
         (
             item,
             suite,
-            Path(args.results) / suite.name
-            if args.results
-            else Path(f'out/benchmark/{suite.name}/records'),
+            Path(args.results) / suite.name if args.results else _own_records(suite),
         )
         for item, suite in collection.load()
     ]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gsmap_core.atomic_files import atomic_text_file
 from gsmap_core.config import to_plain
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.training.suite import Suite, SuiteDrives, SuiteRow
@@ -92,3 +93,9 @@ def _read(path: Path, settings: dict[str, Any], suite: Suite) -> dict[str, Any] 
             f"'{suite.name}' has; move it away or give another --results"
         )
     return record
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record, whole or not at all; its folder is made."""
+    with atomic_text_file(path) as file:
+        file.write(json.dumps(record, indent=1) + '\n')

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gsmap_core.atomic_files import atomic_text_file
-from gsmap_core.cli.benchmark_records import settings_of
+from gsmap_core.cli.benchmark_records import settings_of, write_record
 from gsmap_core.training.suite import Suite
 
 #: Where a run was made does not change what comes out, nor what else was scored.
@@ -38,10 +37,7 @@ def reuse_records(suite: Suite, results: Path, others: Iterable[Path]) -> list[s
             record = next(like, None)
             if record is not None:
                 source = {key: record['settings'][key] for key in ('suite', 'row')}
-                record = {**record, 'settings': wanted, 'reused_from': source}
-                with atomic_text_file(path) as file:
-                    json.dump(record, file, indent=1)
-                    file.write('\n')
+                write_record(path, {**record, 'settings': wanted, 'reused_from': source})
                 copied.append(f'{row}, seed {seed}: as {source["row"]} of {source["suite"]}')
     return copied
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from gsmap_core.cli.benchmark_records import (
     read_pretraining,
     read_records,
     settings_of,
+    write_record,
 )
 from gsmap_core.cli.benchmark_scores import (
     TEST,
@@ -25,12 +25,11 @@ from gsmap_core.cli.benchmark_scores import (
     speed_of,
     training_cost,
 )
-from gsmap_core.config import ModelConfig
 from gsmap_core.data.traversal_splits import draw_labelled
 from gsmap_core.errors import ConfigError
 from gsmap_core.training.benchmark_dataset import load_dataset
 from gsmap_core.training.recipe import TrainConfig
-from gsmap_core.training.run_directory import environment, write_atomically
+from gsmap_core.training.run_directory import environment
 from gsmap_core.training.suite import Suite, SuiteRow, check_rows, resolve_row
 
 #: Drives past the same streets, of which only images and poses are used.
@@ -62,10 +61,6 @@ def run_suite(
     models = {row: model for row, (model, _) in check_rows(suite).items()}
     records = read_records(suite, results)
     work = Path(args.work).resolve() / suite.name
-    for row, known in records.items():
-        for record in known:
-            if 'speed' not in record:
-                _complete(suite, models, row, record, results, work, args.device)
     missing = [
         (row, seed)
         for seed in seeds
@@ -73,8 +68,18 @@ def run_suite(
         if not any(record['seed'] == seed for record in records[row])
     ]
     print(f'{suite.name}: {len(missing)} runs to do', file=sys.stderr)
+    # Those of earlier versions tell neither size nor speed.
+    incomplete = [
+        (row, record) for row in suite.rows for record in records[row] if 'speed' not in record
+    ]
     # Made once; every run is trained and scored on the same ones.
-    folders = _all_drives(suite, work, args.device) if missing else {}
+    folders = _all_drives(suite, work, args.device) if missing or incomplete else {}
+    for row, record in incomplete:
+        record |= speed_of(suite, models, row, folders[TEST], args.device)
+        record.pop('frames_per_second', None)
+        write_record(results / f'{row}-seed{record["seed"]}.json', record)
+        ratio = record['speed']['of_host']
+        print(f"{row}, seed {record['seed']}: {ratio:.2f} of the host's speed")
     start = _pretrained(suite, results, folders, work, args, deadline) if missing else None
     if start is None and missing and suite.pretraining is not None:
         print(f'{suite.name}: stopped in the pretraining; call again to go on')
@@ -93,34 +98,12 @@ def run_suite(
             # Without the command line: a record travels, the paths of its machine do not.
             'environment': {k: v for k, v in environment().items() if k != 'command'},
         }
-        results.mkdir(parents=True, exist_ok=True)
-        _write(results / f'{row}-seed{seed}.json', record)
+        write_record(results / f'{row}-seed{seed}.json', record)
         print(
             f'{row}, seed {seed}: chamfer mAP {record["chamfer_map"]:.3f}, '
             f'raster mAP {record["raster_map"]:.3f}'
         )
     return True
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(record, indent=1) + '\n').encode())
-
-
-def _complete(
-    suite: Suite,
-    models: dict[str, ModelConfig],
-    row: str,
-    record: dict[str, Any],
-    results: Path,
-    work: Path,
-    device: str,
-) -> None:
-    """Add size and speed to a record of an earlier version, which did not measure them."""
-    drives = _all_drives(suite, work, device)[TEST]
-    record |= speed_of(suite, models, row, drives, device)
-    record.pop('frames_per_second', None)
-    _write(results / f'{row}-seed{record["seed"]}.json', record)
-    print(f"{row}, seed {record['seed']}: {record['speed']['of_host']:.2f} of the host's speed")
 
 
 def deadline_of(args: argparse.Namespace) -> float | None:
@@ -179,8 +162,7 @@ def _pretrained(
         own = predict_drives(run, 'test', folders['pretrain-test'], [], args.device)
         scores = {key: own[key] for key in ('chamfer_map', 'per_category', 'frames_mapped')}
         record = {'settings': pretraining_settings(suite), **scores, **training_cost(run)}
-        results.mkdir(parents=True, exist_ok=True)
-        _write(results / PRETRAINING, record)
+        write_record(results / PRETRAINING, record)
         print(f'pretrained: chamfer mAP {record["chamfer_map"]:.3f} in {before.setting} towns')
     return run / 'model.safetensors'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,9 +72,9 @@ def paired_difference(
     found = [a - b for a, b in pairs if a is not None and b is not None]
     if not found:
         return PairedDifference(math.nan, math.nan, 0)
-    mean, count = sum(found) / len(found), len(found)
+    mean, count = statistics.fmean(found), len(found)
     if count == 1:
         return PairedDifference(mean, math.nan, 1)
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in found) / (count - 1))
     quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1))
-    return PairedDifference(mean, quantile * deviation / math.sqrt(count), count)
+    half_width = quantile * statistics.stdev(found) / math.sqrt(count)
+    return PairedDifference(mean, half_width, count)

@@ -18,29 +18,20 @@ from gsmap_core.errors import ConfigError
 Setting = Literal['normal', 'easy', 'easy_occluded']
 
 
-@dataclass(frozen=True)
-class DrivePart:
-    """Drives of one kind through consecutive towns, as `gsmap synth` makes them.
+@dataclass(frozen=True, kw_only=True)
+class DriveKind:
+    """How drives are recorded, as `gsmap synth` takes it.
 
     Args:
-        split: what they are for.
-        first_seed: seed of the first town.
-        towns: how many, one route through each.
-        repeat: how often every route is driven again, in other light, on another line, in both
-            directions.
         setting: kind of town.
         duration_s: of every drive [s].
         rate_hz: camera sets per second.
         width_px: of the first camera's images [px].
-        lidar: whether sweeps are recorded.
+        lidar: whether sweeps are recorded (depth supervision needs them).
         rig: name of a rig.
-        conditions: light and weather, as `gsmap synth` takes them.
+        conditions: light and weather.
     """
 
-    split: Literal['train', 'unlabelled', 'test']
-    first_seed: int
-    towns: int
-    repeat: int = 0
     setting: Setting = 'normal'
     duration_s: float = 10.0
     rate_hz: float = 2.0
@@ -48,6 +39,24 @@ class DrivePart:
     lidar: bool = False
     rig: str = 'nuscenes_like'
     conditions: str = 'mix'
+
+
+@dataclass(frozen=True)
+class DrivePart(DriveKind):
+    """Drives of one kind through consecutive towns.
+
+    Args:
+        split: what they are for.
+        first_seed: seed of the first town.
+        towns: how many, one route through each.
+        repeat: how often every route is driven again, in other light, on another line, in both
+            directions.
+    """
+
+    split: Literal['train', 'unlabelled', 'test']
+    first_seed: int
+    towns: int
+    repeat: int = 0
 
     @property
     def seeds(self) -> range:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from gsmap_core.config import (
@@ -15,7 +15,7 @@ from gsmap_core.config import (
     read_model_values,
 )
 from gsmap_core.errors import ConfigError
-from gsmap_core.training.benchmark_dataset import DrivePart, Setting, load_dataset
+from gsmap_core.training.benchmark_dataset import DriveKind, DrivePart, Setting, load_dataset
 from gsmap_core.training.recipe import (
     TrainConfig,
     apply_overrides,
@@ -52,32 +52,18 @@ class RepeatedTowns(Towns):
 
 
 @dataclass(frozen=True)
-class SuiteDrives:
-    """The synthetic drives of a suite.
+class SuiteDrives(DriveKind):
+    """The synthetic drives of a suite, all of one kind.
 
     Args:
         train: towns that are trained on.
         test: towns that are scored on.
         unlabelled: towns whose images rows with a contrastive loss learn from; None: none.
-        setting: kind of town.
-        duration_s: of every drive [s].
-        rate_hz: camera sets per second.
-        width_px: of the first camera's images [px].
-        lidar: whether sweeps are recorded (depth supervision needs them).
-        rig: name of a rig.
-        conditions: light and weather, as `gsmap synth` takes them.
     """
 
     train: Towns
     test: Towns
     unlabelled: RepeatedTowns | None = None
-    setting: Setting = 'normal'
-    duration_s: float = 10.0
-    rate_hz: float = 2.0
-    width_px: int = 320
-    lidar: bool = False
-    rig: str = 'nuscenes_like'
-    conditions: str = 'mix'
 
     def __post_init__(self) -> None:
         """Refuse to test on what was trained on."""
@@ -105,19 +91,11 @@ class SuiteDrives:
         towns: Towns | None = getattr(self, split)
         if towns is None:
             raise ConfigError(f'drives.{split} names no towns')
-        return DrivePart(
-            split=split,
-            first_seed=towns.first_seed,
-            towns=towns.towns,
-            repeat=towns.repeat if isinstance(towns, RepeatedTowns) else 0,
-            setting=setting or self.setting,
-            duration_s=self.duration_s,
-            rate_hz=self.rate_hz,
-            width_px=self.width_px,
-            lidar=self.lidar,
-            rig=self.rig,
-            conditions=self.conditions,
-        )
+        kind = {item.name: getattr(self, item.name) for item in fields(DriveKind)}
+        if setting is not None:
+            kind['setting'] = setting
+        repeat = towns.repeat if isinstance(towns, RepeatedTowns) else 0
+        return DrivePart(split, towns.first_seed, towns.towns, repeat, **kind)
 
 
 @dataclass(frozen=True)
