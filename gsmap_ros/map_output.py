@@ -72,6 +72,8 @@ class MapOutput(MapPublishers):
         super().__init__(node, values, MapElementArray, '~/local_map', profile)
         #: Maps that left while nobody was subscribed: no recording can have them.
         self.num_unheard = 0
+        # Displays that have been told to clear what an earlier run of this node left there.
+        self._num_cleared = 0
 
     def publish(self, local_map: VectorMap) -> int:
         """Publish a map as it is, and markers whose ids are those of its elements.
@@ -94,6 +96,12 @@ class MapOutput(MapPublishers):
                 ellipses=values['markers.ellipses'],
             )
             markers, self._shown = map_markers(drawn, base, style, self._shown)
+            num_displays = self._markers.get_subscription_count()
+            if num_displays > self._num_cleared:
+                # Found since the last array: it may have missed what activation told to clear.
+                first = clear_markers(base, local_map.stamp_ns).markers
+                markers.markers = [*first, *markers.markers]
+            self._num_cleared = num_displays
             self._markers.publish(markers)
         return len(local_map)
 
