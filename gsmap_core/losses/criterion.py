@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +21,7 @@ from gsmap_core.losses.focal import focal_loss
 from gsmap_core.losses.instance_masks import draw_instances, instance_dice_loss, instance_mask_loss
 from gsmap_core.losses.matched import MatchedMasks, MatchedPredictions
 from gsmap_core.losses.matching import Assignment, match
-from gsmap_core.losses.raster import raster_cost, raster_loss, renderer_of
+from gsmap_core.losses.raster import RasterCosts, raster_loss, renderer_of
 from gsmap_core.losses.vectors import configured_direction_loss, configured_points_loss
 from gsmap_core.targets import MapTargets
 
@@ -185,7 +184,7 @@ class Criterion(nn.Module):
         gaussians = None if gaussians is None else gaussians.float()
         cost = None
         if raster and self.config.matching.raster:
-            cost = partial(raster_cost, config=self.config)
+            cost = RasterCosts(targets, self.config)
         weights = self.config.matching
         assignment = match(
             logits,

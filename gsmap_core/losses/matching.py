@@ -22,8 +22,8 @@ from gsmap_core.targets import MapTargets
 #: Stands for a cost that is not a number: a diverged model must reach the trainer's guard.
 _UNUSABLE_COST = 1e9
 #: Unweighted (L, M, G) cost of one sample: points (L, M, P, 2 or 3), Gaussians (L, M, P, D) or
-#: None.
-RasterCost = Callable[[Tensor, Tensor | None, MapTargets], Tensor]
+#: None, index of the sample.
+RasterCost = Callable[[Tensor, Tensor | None, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def match(
             )
             if raster is not None:
                 shapes = None if gaussians is None else gaussians[:, index].detach()
-                cost = cost + weights.raster * raster(points[:, index], shapes, sample)
+                cost = cost + weights.raster * raster(points[:, index], shapes, index)
             costs.append(cost.flatten())
             orders.append(order.flatten())
     device, (num_layers, _, num_queries) = logits.device, logits.shape[:3]

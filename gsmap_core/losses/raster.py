@@ -6,7 +6,7 @@ with, on the options of the loss. MapVR renders points as lines and polygons on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -161,40 +161,63 @@ def render_targets(
     return draw_binary(pixels, filled, *canvas, width)
 
 
-@torch.no_grad()
-def raster_cost(
-    points: Tensor, gaussians: Tensor | None, targets: MapTargets, config: ModelConfig
-) -> Tensor:
-    """Return the unweighted raster cost of one sample.
+class RasterCosts:
+    """The unweighted raster cost of every sample of a batch.
 
-    A prediction is rendered as what the element is: as a polygon for the column of a crossing.
+    What the elements look like is drawn once and for all samples together: a device that waits
+    for every launch would spend most of a training step on drawing them one sample at a time.
 
     Args:
-        points: (L, M, P, 2) unit coordinates.
-        gaussians: (L, M, P, D) further parameters, or None.
-        targets: the sample's G >= 1 elements.
+        targets: of the samples.
         config: gives the canvas and the measure (`matching`).
-
-    Returns:
-        (L, M, G) from 0 (alike) to 1.
 
     Source: MapVR, matching; GSMap, eq. 9.
     """
-    weights, renderer = config.matching, renderer_of(config)
-    canvas = (weights.raster_rows, weights.raster_columns)
-    truth = render_targets(targets.points, targets.labels, canvas, config)
-    areas = areas_of(targets.labels, config)
-    flat = points.flatten(0, 1)
-    flat_gaussians = None if gaussians is None else gaussians.flatten(0, 1)
-    cost = points.new_zeros(len(flat), len(targets))
-    for as_area in (False, True) if renderer.knows_areas else (None,):
-        chosen = torch.ones_like(areas) if as_area is None else areas == as_area
-        if bool(chosen.any()):
-            shape = torch.full((len(flat),), bool(as_area), device=points.device)
-            request = RasterRequest(flat, flat_gaussians, shape, *canvas, config)
-            masks = renderer.render(request)
-            cost[:, chosen] = pairwise_loss(masks, truth[chosen], weights.raster_measure)
-    return cost.unflatten(0, points.shape[:2])
+
+    @torch.no_grad()
+    def __init__(self, targets: Sequence[MapTargets], config: ModelConfig) -> None:
+        self.config = config
+        weights = config.matching
+        self.canvas = (weights.raster_rows, weights.raster_columns)
+        points = torch.cat([target.points for target in targets])
+        labels = torch.cat([target.labels for target in targets])
+        sizes = [len(target) for target in targets]
+        self.truth = render_targets(points, labels, self.canvas, config).split(sizes)
+        self.areas = areas_of(labels, config).split(sizes)
+
+    @torch.no_grad()
+    def __call__(self, points: Tensor, gaussians: Tensor | None, sample: int) -> Tensor:
+        """Compare the predictions of one sample with its elements.
+
+        A prediction is rendered as what the element is: as a polygon for the column of a crossing.
+
+        Args:
+            points: (L, M, P, 2) unit coordinates.
+            gaussians: (L, M, P, D) further parameters, or None.
+            sample: its index; it has G >= 1 elements.
+
+        Returns:
+            (L, M, G) from 0 (alike) to 1.
+        """
+        renderer, measure = renderer_of(self.config), self.config.matching.raster_measure
+        truth, areas = self.truth[sample], self.areas[sample]
+        flat = points.flatten(0, 1)
+        flat_gaussians = None if gaussians is None else gaussians.flatten(0, 1)
+
+        def masks(as_area: bool) -> Tensor:
+            shape = torch.full((len(flat),), as_area, device=points.device)
+            request = RasterRequest(flat, flat_gaussians, shape, *self.canvas, self.config)
+            return renderer.render(request)
+
+        if renderer.knows_areas:
+            cost = points.new_zeros(len(flat), len(truth))
+            for as_area in (False, True):
+                chosen = areas == as_area
+                if bool(chosen.any()):
+                    cost[:, chosen] = pairwise_loss(masks(as_area), truth[chosen], measure)
+        else:
+            cost = pairwise_loss(masks(False), truth, measure)
+        return cost.unflatten(0, points.shape[:2])
 
 
 def raster_loss(matched: MatchedPredictions, config: ModelConfig) -> Tensor:

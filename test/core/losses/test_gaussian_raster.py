@@ -9,7 +9,7 @@ import torch
 from gsmap_core.config import BevConfig, LossConfig, MatchingConfig, ModelConfig, RasterLossConfig
 from gsmap_core.losses.criterion import Criterion
 from gsmap_core.losses.matching import match
-from gsmap_core.losses.raster import raster_cost, render_predictions, render_targets
+from gsmap_core.losses.raster import RasterCosts, render_predictions, render_targets
 from gsmap_core.models.outputs import GaussianShapes, MapperOutput
 from gsmap_core.structures import PerceptionRange
 from gsmap_core.targets import MapTargets
@@ -167,7 +167,8 @@ def test_raster_cost_decides_the_assignment() -> None:
     output = output_of([SHIFTED, STRAIGHT], 0.3, config)
     targets = targets_of([STRAIGHT], [0], config)
     packed = output.gaussians.packed()
-    cost = raster_cost(output.points[:, 0].float(), packed[:, 0].float(), targets, config)
+    costs = RasterCosts([targets], config)
+    cost = costs(output.points[:, 0].float(), packed[:, 0].float(), 0)
     assert cost.shape == (1, 2, 1)
     assert cost[0, 0, 0] > 0.9 and cost[0, 1, 0] < 0.6
     chosen = match(
@@ -176,7 +177,7 @@ def test_raster_cost_decides_the_assignment() -> None:
         [targets],
         config.matching,
         gaussians=packed,
-        raster=lambda p, g, t: raster_cost(p, g, t, config),
+        raster=costs,
     )
     assert chosen.query.tolist() == [1]
 

@@ -18,7 +18,7 @@ from gsmap_core.errors import ConfigError
 from gsmap_core.losses.criterion import Criterion
 from gsmap_core.losses.matched import MatchedPredictions
 from gsmap_core.losses.matching import match
-from gsmap_core.losses.raster import raster_cost, raster_loss, render_predictions, render_targets
+from gsmap_core.losses.raster import RasterCosts, raster_loss, render_predictions, render_targets
 from gsmap_core.losses.raster_measures import (
     dice_loss,
     mask_loss,
@@ -63,10 +63,8 @@ def targets_of(labels, points):
 
 
 def pairs_of(output, targets, config=MAPVR):
-    def cost(points, gaussians, target):
-        return raster_cost(points, gaussians, target, config)
-
-    return match(output.class_logits, output.points, targets, config.matching, 1, None, cost)
+    costs = RasterCosts(targets, config)
+    return match(output.class_logits, output.points, targets, config.matching, 1, None, costs)
 
 
 def straight(start, end, num_points=4):
@@ -165,7 +163,7 @@ def test_binary_lines_keep_their_width_in_metres_on_another_canvas():
 
 def test_cost_of_a_column_follows_the_element_not_the_prediction():
     targets = targets_of([DIVIDER, CROSSING], torch.stack([RING, RING]))
-    cost = raster_cost(RING.expand(2, 3, -1, -1), None, targets, MAPVR)
+    cost = RasterCosts([targets], MAPVR)(RING.expand(2, 3, -1, -1), None, 0)
     assert cost.shape == (2, 3, 2)
     # The same ring, drawn as a line and as an area: each is soft, so only alike, not equal.
     canvas = (16, 8)
