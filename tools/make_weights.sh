@@ -12,12 +12,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 gsmap=.venv/bin/gsmap
 device=${DEVICE:-cpu} towns=${TOWNS:-320} steps=${STEPS:-15000} batch=${BATCH:-8}
 data=${DATA:-out/data/weights} out=${OUT:-runs} model=${MODEL:-maptr_tiny}
-render=cpu
-if [[ $device == cuda* ]]; then render=$device; fi
 
 synth() { # folder, first seed, towns, width
   "$gsmap" synth --out "$data/$1" --first-seed "$2" --towns "$3" --width "$4" \
-    --duration 10 --rate 2 --device "$render"
+    --duration 10 --rate 2
 }
 synth train 0 "$towns" 320
 synth val 10000 "${VAL_TOWNS:-10}" 320

@@ -73,7 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help="also write LiDAR sweeps (always in Argoverse 2's layout)",
     )
-    parser.add_argument('--device', default='cpu', help='where to render: cpu or cuda (cpu)')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        help='where to render: cpu or cuda (cpu; many workers that share a GPU are slower)',
+    )
     parser.add_argument('--quality', type=int, default=90, help='JPEG quality (90)')
     parser.add_argument('--workers', type=int, metavar='N', help='processes (one per core)')
     parser.add_argument('--overwrite', action='store_true', help='make existing drives again')
