@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gsmap_core.cli.benchmark_labels import label_lines
+from gsmap_core.cli.benchmark_occlusion import occlusion_columns
 from gsmap_core.evaluation.comparison import Column, comparison_table, difference_table
 from gsmap_core.training.suite import Suite, SuiteDrives
 
@@ -28,6 +29,7 @@ def write_report(
     ]
     published = {name: row.paper_map for name, row in suite.rows.items() if row.paper_map}
     runs = [record for row in records.values() for record in row]
+    more += occlusion_columns(runs)
     lines = [
         f'# {suite.title}',
         '',
@@ -108,6 +110,11 @@ def _explanations(suite: Suite, runs: list[dict[str, Any]]) -> list[str]:
     if suite.extra_tests:
         towns = ', '.join(f'{title}: `{kind}`' for title, kind in suite.extra_tests.items())
         texts.append(f'The same weights are also scored in the same towns otherwise ({towns}).')
+    if any('by_occlusion' in run for run in runs):
+        texts.append(
+            'Each third of the test frames is also scored apart, by how much of the line length '
+            'in view vehicles hide there.'
+        )
     if any('flicker' in run for run in runs):
         texts.append(
             'Flicker counts births, deaths and changes of the id per frame among true elements '

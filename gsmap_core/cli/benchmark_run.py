@@ -19,6 +19,7 @@ from gsmap_core.cli.benchmark_records import (
 )
 from gsmap_core.cli.benchmark_scores import (
     TEST,
+    occlusion_of,
     predict_drives,
     run_gsmap,
     score_run,
@@ -80,6 +81,8 @@ def run_suite(
         write_record(results / f'{row}-seed{record["seed"]}.json', record)
         ratio = record['speed']['of_host']
         print(f"{row}, seed {record['seed']}: {ratio:.2f} of the host's speed")
+    if suite.by_occlusion:
+        _add_occlusion(suite, records, results, work)
     start = _pretrained(suite, results, folders, work, args, deadline) if missing else None
     if start is None and missing and suite.pretraining is not None:
         print(f'{suite.name}: stopped in the pretraining; call again to go on')
@@ -104,6 +107,19 @@ def run_suite(
             f'raster mAP {record["raster_map"]:.3f}'
         )
     return True
+
+
+def _add_occlusion(
+    suite: Suite, records: dict[str, list[dict[str, Any]]], results: Path, work: Path
+) -> None:
+    """Score runs of before the suite asked for it, where their predictions are still there."""
+    for row, found in records.items():
+        for record in found:
+            name = f'{row}-seed{record["seed"]}'
+            run = work / 'runs' / f'{name}-000'
+            if 'by_occlusion' not in record and (run / TEST).is_dir():
+                write_record(results / f'{name}.json', record | occlusion_of(suite, run))
+                print(f'{row}, seed {record["seed"]}: scored by what vehicles hide')
 
 
 def deadline_of(args: argparse.Namespace) -> float | None:

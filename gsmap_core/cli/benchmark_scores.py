@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gsmap_core.categories import PAPER_CATEGORIES
+from gsmap_core.cli.benchmark_occlusion import score_by_occlusion
 from gsmap_core.cli.benchmark_speed import measure_speed
 from gsmap_core.config import ModelConfig
 from gsmap_core.errors import TrainingError
@@ -48,6 +49,8 @@ def score_run(
     for pair in _pairs(run / TEST):
         turning.add(*pair)
     result['turning'] = turning.to_dict()
+    if suite.by_occlusion:
+        result |= occlusion_of(suite, run)
     if suite.extra_tests:
         extra = {}
         for title in suite.extra_tests:
@@ -89,6 +92,12 @@ def speed_of(
             'host_frames_per_second': speeds[host].frames_per_second,
         },
     }
+
+
+def occlusion_of(suite: Suite, run: Path) -> dict[str, Any]:
+    """Return the scores of thirds of the test frames, from what the run has predicted."""
+    part = suite.parts()[TEST]
+    return {'by_occlusion': score_by_occlusion(_pairs(run / TEST), part)}
 
 
 def training_cost(run: Path) -> dict[str, Any]:

@@ -187,6 +187,8 @@ class Suite:
         comparisons: differences that the report judges.
         metrics: what is scored beside `chamfer` and `raster`, as `gsmap predict --metric` has it.
         extra_tests: title -> kind of town: the same test towns are scored in these too.
+        by_occlusion: score the thirds of the test frames apart in which vehicles hide the
+            least, more and the most.
         host: row that the speed of all rows is stated against; empty: the first one.
         dataset: benchmark dataset that all drives are parts of; empty: drives of its own.
         pretraining: what all rows start from; None: from random weights.
@@ -205,6 +207,7 @@ class Suite:
     comparisons: tuple[Comparison, ...] = ()
     metrics: tuple[str, ...] = ()
     extra_tests: dict[str, Setting] = field(default_factory=dict)
+    by_occlusion: bool = False
     host: str = ''
     dataset: str = ''
     pretraining: Pretraining | None = None

@@ -33,6 +33,7 @@ def suite(tmp_path_factory):
             {
                 'title': 'Nothing much', 'drives': drives, 'recipe': 'synthetic_mini', 'steps': 2,
                 'seeds': [0], 'metrics': ['stability'], 'extra_tests': {'hidden': 'easy_occluded'},
+                'by_occlusion': True,
                 'rows': {
                     'plain': row,
                     'gaussian': {
@@ -71,11 +72,15 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
     assert 'reliability' not in record and record['turning']['category'] == 'boundary'
     # Records of earlier versions do not tell how fast it is.
     path = suite / 'records' / 'plain-seed0.json'
-    older = {k: v for k, v in record.items() if k not in ('speed', 'parameters')}
+    later = ('speed', 'parameters', 'by_occlusion')
+    older = {k: v for k, v in record.items() if k not in later}
     path.write_text(json.dumps({**older, 'frames_per_second': 1.0}))
     assert main(['benchmark', *run, '--rows', 'plain']) == 0
     again = json.loads(path.read_text())
     assert again['parameters'] == record['parameters'] and again['speed']['of_host'] == 1.0
+    thirds = again['by_occlusion']
+    assert thirds == record['by_occlusion'] and [*thirds] == ['least', 'middle', 'most']
+    assert sum(third['frames'] for third in thirds.values()) == record['frames_mapped']
     assert 'frames_per_second' not in again and again['chamfer_map'] == record['chamfer_map']
     stamp = path.stat().st_mtime_ns
     assert main(['benchmark', *run]) == 0
@@ -93,6 +98,7 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
         'trained on 1 easy towns from seed 0'
     ) in text
     assert 'in turn with `plain`' in text and '| chamfer mAP hidden |' in text
+    assert 'Each third of the test frames is also scored apart' in text
 
 
 def test_a_sleeping_machine_is_not_training_time(tmp_path) -> None:
