@@ -12,7 +12,7 @@ from gsmap_core.errors import CheckpointError, EnvironmentProblemError
 
 _PACKAGE = Path(__file__).resolve().parent
 #: The checkpoint that is used when none is named.
-DEFAULT_WEIGHTS = 'maptr_tiny'
+DEFAULT_WEIGHTS = 'gsmap_live_tiny'
 
 
 def _share_candidates() -> list[Path]:

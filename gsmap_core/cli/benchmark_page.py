@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gsmap_core.cli.benchmark_labels import label_lines
+from gsmap_core.cli.benchmark_occlusion import occlusion_columns
 from gsmap_core.cli.benchmark_report import pretraining_lines
 from gsmap_core.evaluation.claims import CONFIDENCE, PairedDifference, paired_difference
 from gsmap_core.evaluation.comparison import comparison_table
@@ -71,7 +72,8 @@ def write_page(collection: Collection, collected: list[Collected], picture: Path
         item, suite, records = part.item, part.suite, part.records
         lines += ['', f'## {item.paper}: {suite.title}', '', _conditions(suite)]
         lines += pretraining_lines(suite, part.pretrained)
-        lines += ['', *comparison_table(records)]
+        runs_of_part = [record for row in records.values() for record in row]
+        lines += ['', *comparison_table(records, occlusion_columns(runs_of_part))]
         claims = _claim_lines(suite, records)
         if claims:
             lines += ['', *claims]

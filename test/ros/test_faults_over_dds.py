@@ -640,6 +640,24 @@ def test_raw_images_and_wrong_encodings(bench: Any, vehicle: Vehicle) -> None:
     vehicle.until_mapped()
 
 
+def test_a_display_that_comes_later_is_cleared_once(bench: Any, vehicle: Vehicle) -> None:
+    from visualization_msgs.msg import MarkerArray
+
+    vehicle.until_mapped()
+    arrays: list[Any] = []
+    display = vehicle.node.create_subscription(
+        MarkerArray, f'{vehicle.name}/local_map_markers', arrays.append, 10
+    )
+    for _ in range(30):
+        vehicle.good()
+        if len(arrays) > 2:
+            break
+    vehicle.node.destroy_subscription(display)
+    clears = [[m.action == m.DELETEALL for m in array.markers] for array in arrays[:3]]
+    assert clears[0][0] and not any(clears[0][1:]), arrays[0]
+    assert len(clears) == 3 and not any(map(any, clears[1:]))
+
+
 def test_killed_and_started_again(bench: Any, vehicle: Vehicle) -> None:
     os.kill(bench.node.pid, signal.SIGKILL)
     assert bench.node.stop() == -signal.SIGKILL

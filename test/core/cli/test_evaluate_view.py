@@ -272,7 +272,7 @@ def test_view_of_a_bag_is_a_page_and_a_film(tmp_path, capsys):
     # Nothing given: the shipped checkpoint maps the drive.
     assert main([*common, '--no-video', '--json']) == 0
     assert json.loads(capsys.readouterr().out)['frames'] == 3
-    assert 'maptr_tiny' in (out / 'tiny.html').read_text()
+    assert 'gsmap_live_tiny' in (out / 'tiny.html').read_text()
 
 
 def test_view_of_a_bag_names_what_is_wrong(tmp_path, capsys):

@@ -92,7 +92,7 @@ def test_info_names_the_weights(checkpoint):
 def test_missing_weights_list_the_shipped_ones():
     with pytest.raises(CheckpointError, match="'nowhere' not found.*maptr_tiny"):
         resolve_weights('nowhere')
-    assert resolve_weights('').name == 'maptr_tiny.safetensors'
+    assert resolve_weights('').name == 'gsmap_live_tiny.safetensors'
 
 
 def test_devices_are_checked():
