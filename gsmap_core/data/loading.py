@@ -386,7 +386,16 @@ def _init_worker(_: int) -> None:
     # Handlers of the training process came along with the fork. Ctrl-C reaches the whole group,
     # but only the training process decides when to stop; it ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _outlive_once)
+
+
+def _outlive_once(number: int, _: object) -> None:
+    """Go on after a first SIGTERM, end at the next.
+
+    Service and job managers send it to every process of a group: the training process still needs
+    batches to come to the end of its step and save. Whoever means the worker repeats it.
+    """
+    signal.signal(number, signal.SIG_DFL)
 
 
 def make_loader(

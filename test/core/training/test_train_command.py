@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -163,6 +164,28 @@ def test_killed_training_loses_nothing_that_was_saved(data, tmp_path):
     assert {step: after[step] for step in before} == before
     last = state['step'] + 1
     assert after[last] == logged.get(last, after[last])
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_group_that_is_told_to_end_saves_first(data, tmp_path, number):
+    """Job managers tell the loader's workers too; the step still ends and the state is saved."""
+    command = [*arguments(data, tmp_path, '--steps', '100000'), 'workers=2']
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'gsmap_core.cli.main', *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = tmp_path / 'micro-000' / 'metrics.jsonl'
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text().count('\n') > 2):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=120)
+    report = json.loads(output)
+    assert process.returncode == 0 and not report['finished'] and report['step'] > 2
+    assert (tmp_path / 'micro-000' / 'last.pt').exists()
 
 
 @pytest.mark.parametrize(
