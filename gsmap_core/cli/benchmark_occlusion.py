@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gsmap_core.categories import PAPER_CATEGORIES
 from gsmap_core.cli.benchmark_prepare import drives_of
 from gsmap_core.errors import DataError
+from gsmap_core.evaluation.chamfer import chamfer_average_precision
 from gsmap_core.evaluation.comparison import Column
-from gsmap_core.evaluation.metrics import MetricOptions, make_evaluator
-from gsmap_core.evaluation.report import report_dict
 from gsmap_core.structures import VectorMap
 from gsmap_core.training.benchmark_dataset import DrivePart
 
@@ -66,7 +64,7 @@ def score_by_occlusion(
     seen = dict.fromkeys(shares, 0)
     hidden = []
     for _, truth in pairs:
-        drive = truth.scene or ''
+        drive = truth.scene
         if drive not in seen or seen[drive] >= len(shares[drive]):
             raise DataError(
                 f"frame '{truth.sample_id}' of drive '{drive}' is none of the test drives' "
@@ -77,15 +75,13 @@ def score_by_occlusion(
     order = np.argsort(hidden, kind='stable')
     result = {}
     for name, chosen in zip(THIRDS, np.array_split(order, len(THIRDS)), strict=True):
-        evaluator = make_evaluator('chamfer', MetricOptions(PAPER_CATEGORIES))
-        for index in chosen:
-            evaluator.add(*pairs[index])
-        found = report_dict(evaluator)
+        predictions, truths = zip(*(pairs[index] for index in chosen), strict=True)
+        found = chamfer_average_precision(predictions, truths)
         result[name] = {
             'hidden': [round(hidden[chosen[0]], 3), round(hidden[chosen[-1]], 3)],
             'frames': len(chosen),
-            'chamfer_map': found['mean_ap'],
-            'per_category': found['per_category'],
+            'chamfer_map': found.mean_ap,
+            'per_category': found.per_category,
         }
     return result
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gsmap_core.cli.benchmark_occlusion import score_by_occlusion
 from gsmap_core.cli.benchmark_prepare import make_drives, prepare_parts
 from gsmap_core.cli.benchmark_records import (
     PRETRAINING,
@@ -19,8 +20,8 @@ from gsmap_core.cli.benchmark_records import (
 )
 from gsmap_core.cli.benchmark_scores import (
     TEST,
-    occlusion_of,
     predict_drives,
+    read_scored,
     run_gsmap,
     score_run,
     speed_of,
@@ -118,7 +119,8 @@ def _add_occlusion(
             name = f'{row}-seed{record["seed"]}'
             run = work / 'runs' / f'{name}-000'
             if 'by_occlusion' not in record and (run / TEST).is_dir():
-                write_record(results / f'{name}.json', record | occlusion_of(suite, run))
+                thirds = score_by_occlusion(read_scored(run / TEST), suite.parts()[TEST])
+                write_record(results / f'{name}.json', record | {'by_occlusion': thirds})
                 print(f'{row}, seed {record["seed"]}: scored by what vehicles hide')
 
 

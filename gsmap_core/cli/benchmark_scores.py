@@ -40,17 +40,18 @@ def score_run(
         'frames_mapped', *suite.metrics,
     )  # fmt: skip
     result = {key: own[key] for key in keys if key in own}
+    pairs = read_scored(run / TEST)
     if model.decoder.num_dims == 3:
         spatial = make_evaluator('chamfer', MetricOptions(PAPER_CATEGORIES, num_dims=3))
-        for pair in _pairs(run / TEST):
+        for pair in pairs:
             spatial.add(*pair)
         result['chamfer_3d_map'] = report_dict(spatial)['mean_ap']
     turning = TurningEvaluator()
-    for pair in _pairs(run / TEST):
+    for pair in pairs:
         turning.add(*pair)
     result['turning'] = turning.to_dict()
     if suite.by_occlusion:
-        result |= occlusion_of(suite, run)
+        result['by_occlusion'] = score_by_occlusion(pairs, suite.parts()[TEST])
     if suite.extra_tests:
         extra = {}
         for title in suite.extra_tests:
@@ -94,12 +95,6 @@ def speed_of(
     }
 
 
-def occlusion_of(suite: Suite, run: Path) -> dict[str, Any]:
-    """Return the scores of thirds of the test frames, from what the run has predicted."""
-    part = suite.parts()[TEST]
-    return {'by_occlusion': score_by_occlusion(_pairs(run / TEST), part)}
-
-
 def training_cost(run: Path) -> dict[str, Any]:
     """Return how long a training took and how much memory.
 
@@ -121,7 +116,7 @@ def training_cost(run: Path) -> dict[str, Any]:
     }
 
 
-def _pairs(scored: Path) -> list[tuple[VectorMap, VectorMap]]:
+def read_scored(scored: Path) -> list[tuple[VectorMap, VectorMap]]:
     """Return predictions and ground truth that `gsmap predict` has written."""
     return pair_frames(
         read_map_file(scored / 'predictions.map.json'),
