@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
 _DEPTH = 5
+#: So long arrays begin with the removal of older markers after a display was found [s].
+_CLEAR_S = 2.0
 
 
 class MapPublishers:
@@ -72,8 +75,8 @@ class MapOutput(MapPublishers):
         super().__init__(node, values, MapElementArray, '~/local_map', profile)
         #: Maps that left while nobody was subscribed: no recording can have them.
         self.num_unheard = 0
-        # Displays that have been told to clear what an earlier run of this node left there.
-        self._num_cleared = 0
+        self._num_displays = 0
+        self._clear_until_s = 0.0
 
     def publish(self, local_map: VectorMap) -> int:
         """Publish a map as it is, and markers whose ids are those of its elements.
@@ -96,14 +99,23 @@ class MapOutput(MapPublishers):
                 ellipses=values['markers.ellipses'],
             )
             markers, self._shown = map_markers(drawn, base, style, self._shown)
-            num_displays = self._markers.get_subscription_count()
-            if num_displays > self._num_cleared:
-                # Found since the last array: it may have missed what activation told to clear.
+            if self._is_display_new():
                 first = clear_markers(base, local_map.stamp_ns).markers
                 markers.markers = [*first, *markers.markers]
-            self._num_cleared = num_displays
             self._markers.publish(markers)
         return len(local_map)
+
+    def _is_display_new(self) -> bool:
+        """Whether a display may still show what an earlier run of this node left there.
+
+        What activation told to clear is lost on displays that are found later, and so is the first
+        array after that: this side of a connection stands a little before the other one.
+        """
+        before, self._num_displays = self._num_displays, self._markers.get_subscription_count()
+        now_s = time.monotonic()
+        if self._num_displays > before:
+            self._clear_until_s = now_s + _CLEAR_S
+        return now_s < self._clear_until_s
 
     def clear_markers(self) -> None:
         """Remove every marker from the displays."""
