@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gsmap_core.cli.benchmark_labels import label_lines
 from gsmap_core.cli.benchmark_occlusion import occlusion_columns
+from gsmap_core.cli.benchmark_records import Pretrained
 from gsmap_core.cli.benchmark_report import pretraining_lines
 from gsmap_core.evaluation.claims import CONFIDENCE, PairedDifference, paired_difference
 from gsmap_core.evaluation.comparison import comparison_table
@@ -27,13 +28,13 @@ class Collected:
         item: as the collection has it.
         suite: restricted to its rows.
         records: of their runs.
-        pretrained: record of what they started from, or None.
+        pretrained: records of what they started from.
     """
 
     item: CollectedSuite
     suite: Suite
     records: Records
-    pretrained: dict[str, Any] | None = None
+    pretrained: Pretrained = field(default_factory=dict)
 
 
 def write_page(collection: Collection, collected: list[Collected], picture: Path | None) -> str:

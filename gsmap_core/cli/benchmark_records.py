@@ -11,8 +11,8 @@ from gsmap_core.config import to_plain
 from gsmap_core.errors import ConfigError, DataError
 from gsmap_core.training.suite import Suite, SuiteDrives, SuiteRow
 
-#: Name of the record of a pretraining.
-PRETRAINING = 'pretraining.json'
+#: Records of a suite's pretraining by the share of the labels that it saw [percent].
+Pretrained = dict[float, dict[str, Any]]
 
 
 def settings_of(suite: Suite, row: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def settings_of(suite: Suite, row: str) -> dict[str, Any]:
         'suite': suite.name,
         'row': row,
         'config': chosen.config,
-        'overrides': list(chosen.overrides),
+        'overrides': list(suite.overrides_of(row)),
         'recipe': suite.recipe_of(row),
         'steps': suite.steps,
         'drives': drives,
@@ -42,23 +42,38 @@ def settings_of(suite: Suite, row: str) -> dict[str, Any]:
     return settings
 
 
-def pretraining_settings(suite: Suite) -> dict[str, Any]:
-    """Return what makes the pretraining of a suite what it is."""
+def pretraining_path(results: Path, share: float) -> Path:
+    """Return where the record of a pretraining is kept; `share` of the labels in percent."""
+    return results / ('pretraining.json' if share == 100 else f'pretraining_{share:g}.json')
+
+
+def pretraining_settings(suite: Suite, share: float) -> dict[str, Any]:
+    """Return what makes a pretraining of a suite what it is; `share` of the labels in percent."""
     settings = settings_of(suite, next(iter(suite.rows)))
     kept = {key: settings[key] for key in ('suite', 'drives', 'pretraining')}
+    if suite.overrides:
+        kept['overrides'] = list(suite.overrides)
+    if share != SuiteRow.label_percent:
+        kept['label_percent'] = share
     return {**kept, 'recipe': suite.recipe}
 
 
-def read_pretraining(suite: Suite, results: Path) -> dict[str, Any] | None:
-    """Read the record of a suite's pretraining; None without one.
+def read_pretraining(suite: Suite, results: Path) -> Pretrained:
+    """Read the records of a suite's pretraining that are there.
 
     Raises:
         ConfigError: it belongs to other settings than the suite has now.
         DataError: it cannot be read.
     """
     if suite.pretraining is None:
-        return None
-    return _read(results / PRETRAINING, pretraining_settings(suite), suite)
+        return {}
+    found = {}
+    for share in sorted({suite.pretrained_share(row) for row in suite.rows}):
+        path = pretraining_path(results, share)
+        record = _read(path, pretraining_settings(suite, share), suite)
+        if record is not None:
+            found[share] = record
+    return found
 
 
 def read_records(suite: Suite, results: Path) -> dict[str, list[dict[str, Any]]]:

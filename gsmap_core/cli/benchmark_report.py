@@ -6,6 +6,7 @@ from typing import Any
 
 from gsmap_core.cli.benchmark_labels import label_lines
 from gsmap_core.cli.benchmark_occlusion import occlusion_columns
+from gsmap_core.cli.benchmark_records import Pretrained
 from gsmap_core.evaluation.comparison import Column, comparison_table, difference_table
 from gsmap_core.training.suite import Suite, SuiteDrives
 
@@ -13,14 +14,14 @@ from gsmap_core.training.suite import Suite, SuiteDrives
 def write_report(
     suite: Suite,
     records: dict[str, list[dict[str, Any]]],
-    pretrained: dict[str, Any] | None = None,
+    pretrained: Pretrained | None = None,
 ) -> str:
     """Return the report as Markdown: settings, scores, differences, covariances.
 
     Args:
         suite: the rows.
         records: of their runs.
-        pretrained: record of what they started from, or None.
+        pretrained: records of what they started from.
     """
     drives = suite.drives
     more = [
@@ -44,7 +45,7 @@ def write_report(
         'is mapped as one stream in the order of time. Scores are fractions, the mean '
         'over the seeds ± half their range. Chamfer columns come first, raster columns second; '
         'the turning angle is that of matched boundaries.',
-        *pretraining_lines(suite, pretrained),
+        *pretraining_lines(suite, pretrained or {}),
         *_explanations(suite, runs),
         '',
         *comparison_table(records, more),
@@ -66,18 +67,27 @@ def write_report(
     return '\n'.join(lines) + '\n'
 
 
-def pretraining_lines(suite: Suite, pretrained: dict[str, Any] | None) -> list[str]:
-    """Return what all rows start from; nothing where that is random weights."""
+def pretraining_lines(suite: Suite, pretrained: Pretrained) -> list[str]:
+    """Return what the rows start from; nothing where that is random weights."""
     before = suite.pretraining
     if before is None:
         return []
     text = (
         f'Every row starts from what it shares with the weights of `{before.config}` after '
-        f'{before.steps} steps in {before.setting} towns (seed {before.seed}, drives of '
-        f'{before.duration_s:g} s)'
+        f'{before.steps} steps '
     )
-    if pretrained is not None:
-        text += f', where these score {pretrained["chamfer_map"]:.3f} chamfer mAP on test towns'
+    if before.setting is not None:
+        text += (
+            f'in {before.setting} towns (seed {before.seed}, drives of {before.duration_s:g} s)'
+        )
+    else:
+        text += f'on its labelled drives (once for each share of labels, seed {before.seed})'
+    scores = [
+        f'{record["chamfer_map"]:.3f}' + ('' if before.setting else f' at {share:g} %')
+        for share, record in pretrained.items()
+    ]
+    if scores:
+        text += f', where these score {", ".join(scores)} chamfer mAP on test towns'
     return ['', f'{text}.']
 
 

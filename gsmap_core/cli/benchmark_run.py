@@ -11,7 +11,7 @@ from typing import Any
 from gsmap_core.cli.benchmark_occlusion import score_by_occlusion
 from gsmap_core.cli.benchmark_prepare import make_drives, prepare_parts
 from gsmap_core.cli.benchmark_records import (
-    PRETRAINING,
+    pretraining_path,
     pretraining_settings,
     read_pretraining,
     read_records,
@@ -84,11 +84,11 @@ def run_suite(
         print(f"{row}, seed {record['seed']}: {ratio:.2f} of the host's speed")
     if suite.by_occlusion:
         _add_occlusion(suite, records, results, work)
-    start = _pretrained(suite, results, folders, work, args, deadline) if missing else None
-    if start is None and missing and suite.pretraining is not None:
-        print(f'{suite.name}: stopped in the pretraining; call again to go on')
-        return False
     for row, seed in missing:
+        start = _pretrained(suite, row, results, folders, work, args, deadline)
+        if start is None and suite.pretraining is not None:
+            print(f'{suite.name}: stopped in the pretraining; call again to go on')
+            return False
         run = _train(suite, row, seed, folders, work, args, deadline, start)
         if run is None:
             print(f'{suite.name}: stopped in {row}, seed {seed}; call again to go on')
@@ -157,32 +157,40 @@ def _all_drives(suite: Suite, work: Path) -> dict[str, Path]:
 
 def _pretrained(
     suite: Suite,
+    row: str,
     results: Path,
     folders: dict[str, Path],
     work: Path,
     args: argparse.Namespace,
     deadline: float | None,
 ) -> Path | None:
-    """Return the weights that all rows start from, and keep a record of what they score.
+    """Return the weights that a row starts from, and keep a record of what they score.
 
     None: there are none, or the time ran out.
     """
     before = suite.pretraining
     if before is None:
         return None
+    share = suite.pretrained_share(row)
+    own = before.setting is None
+    data = _labelled(folders['train'], share) if own else [str(folders['pretrain'])]
     options = [
-        '--config', before.config, '--recipe', suite.recipe, '--data', str(folders['pretrain']),
-        '--steps', str(before.steps), '--set', f'seed={before.seed}',
+        '--config', before.config, '--recipe', suite.recipe, '--data', *data,
+        '--steps', str(before.steps), '--set', f'seed={before.seed}', *suite.overrides,
     ]  # fmt: skip
-    run = _train_once(work / 'runs', 'pretrained', options, args, deadline)
+    name = 'pretrained' if share == 100 else f'pretrained_{share:g}'
+    run = _train_once(work / 'runs', name, options, args, deadline)
     if run is None:
         return None
-    if read_pretraining(suite, results) is None:
-        own = predict_drives(run, 'test', folders['pretrain-test'], [], args.device)
-        scores = {key: own[key] for key in ('chamfer_map', 'per_category', 'frames_mapped')}
-        record = {'settings': pretraining_settings(suite), **scores, **training_cost(run)}
-        write_record(results / PRETRAINING, record)
-        print(f'pretrained: chamfer mAP {record["chamfer_map"]:.3f} in {before.setting} towns')
+    if share not in read_pretraining(suite, results):
+        test = folders[TEST if own else 'pretrain-test']
+        scored = predict_drives(run, 'test', test, [], args.device)
+        scores = {key: scored[key] for key in ('chamfer_map', 'per_category', 'frames_mapped')}
+        record = {'settings': pretraining_settings(suite, share), **scores, **training_cost(run)}
+        write_record(pretraining_path(results, share), record)
+        print(
+            f'{name}: chamfer mAP {record["chamfer_map"]:.3f} in {before.setting or "its"} towns'
+        )
     return run / 'model.safetensors'
 
 
@@ -204,7 +212,7 @@ def _train(
         '--config', chosen.config, '--recipe', suite.recipe_of(row),
         *_data(chosen, recipe, folders), '--steps', str(suite.steps),
         *([] if start is None else ['--init', str(start), '--init-partly']),
-        '--set', f'seed={seed}', *chosen.overrides,
+        '--set', f'seed={seed}', *suite.overrides_of(row),
     ]  # fmt: skip
     return _train_once(work / 'runs', f'{row}-seed{seed}', options, args, deadline)
 
@@ -234,10 +242,15 @@ def _train_once(
 
 def _data(row: SuiteRow, recipe: TrainConfig, folders: dict[str, Path]) -> list[str]:
     """Return the options that name the drives of a row."""
-    data = [str(folders['train'])]
-    if row.label_percent < 100:
-        bags = {path.stem: path for path in folders['train'].glob('*.mcap')}
-        data = [str(bags[name]) for name in draw_labelled(list(bags), row.label_percent)]
+    data = _labelled(folders['train'], row.label_percent)
     if recipe.contrastive is None:
         return ['--data', *data]
     return ['--data', *data, '--unlabelled', str(folders[_UNLABELLED])]
+
+
+def _labelled(folder: Path, percent: float) -> list[str]:
+    """Return the drives of a folder that are a share of the labels; all: the folder itself."""
+    if percent == 100:
+        return [str(folder)]
+    bags = {path.stem: path for path in folder.glob('*.mcap')}
+    return [str(bags[name]) for name in draw_labelled(list(bags), percent)]

@@ -153,21 +153,23 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What all rows start from: one training with the suite's recipe, before any of theirs.
+    """What rows start from: a training with the suite's recipe, before any of theirs.
 
     A row takes what its model shares with the pretrained one, by name and shape.
 
     Args:
         config: model configuration.
-        setting: kind of town that it is trained and scored in; the seeds are the suite's.
         steps: optimiser steps.
-        duration_s: of the drives [s].
+        setting: kind of town that it is trained and scored in, once for all rows; the seeds are
+            the suite's. None: the suite's own drives, once for each share of the labels, so
+            that no row has seen a label that is not its own.
+        duration_s: of the drives of `setting` [s].
         seed: of the training.
     """
 
     config: str
-    setting: Setting
     steps: int
+    setting: Setting | None = None
     duration_s: float = 10.0
     seed: int = 0
 
@@ -191,7 +193,8 @@ class Suite:
             least, more and the most.
         host: row that the speed of all rows is stated against; empty: the first one.
         dataset: benchmark dataset that all drives are parts of; empty: drives of its own.
-        pretraining: what all rows start from; None: from random weights.
+        pretraining: what rows start from; None: from random weights.
+        overrides: of every row and the pretraining; those of a row come after.
 
     Raises:
         ConfigError: no row or seed, or a comparison of rows that do not exist.
@@ -211,6 +214,7 @@ class Suite:
     host: str = ''
     dataset: str = ''
     pretraining: Pretraining | None = None
+    overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what would fail after hours of training."""
@@ -254,8 +258,8 @@ class Suite:
         }
         if drives.unlabelled is not None:
             found['unlabelled'] = drives.part('unlabelled')
-        if self.pretraining is not None:
-            before = self.pretraining
+        before = self.pretraining
+        if before is not None and before.setting is not None:
             for what, part in (
                 ('pretrain', drives.part('train', before.setting)),
                 ('pretrain-test', drives.part('test', before.setting)),
@@ -273,6 +277,16 @@ class Suite:
     def recipe_of(self, row: str) -> str:
         """Return the name of the recipe that a row is trained with."""
         return self.rows[row].recipe or self.recipe
+
+    def overrides_of(self, row: str) -> tuple[str, ...]:
+        """Return the overrides that a row is trained with."""
+        return (*self.overrides, *self.rows[row].overrides)
+
+    def pretrained_share(self, row: str) -> float:
+        """Return the share of the labels that the pretraining of a row sees [percent]."""
+        before = self.pretraining
+        own = before is not None and before.setting is None
+        return self.rows[row].label_percent if own else 100.0
 
 
 def load_suite(name_or_path: str) -> Suite:
@@ -309,7 +323,7 @@ def resolve_row(suite: Suite, row: str) -> tuple[ModelConfig, TrainConfig]:
         ConfigError: a configuration, a recipe, a key or a value of the row is wrong.
     """
     chosen = suite.rows[row]
-    recipe_sets, model_sets = split_assignments(chosen.overrides)
+    recipe_sets, model_sets = split_assignments(suite.overrides_of(row))
     values = apply_overrides(read_model_values(chosen.config), model_sets)
     model = model_config_from_dict(values, str(config_path('models', chosen.config)))
     recipe_path = config_path('train', suite.recipe_of(row))

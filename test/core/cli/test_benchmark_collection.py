@@ -148,3 +148,33 @@ def test_a_collection_is_run_once_and_reported(
     assert '| Paper one | 1 | 0 | 0 | 0 | 1 |' in text and 'Two suites are enough.' in text
     assert '![Published differences and ours](plot.png)' in text and plot.stat().st_size > 5000
     assert '| `train` | train | 0 to 0 | 1 | easy |' in text and 'peak GiB' in text
+
+
+def test_a_pretraining_sees_the_labels_of_its_rows(folder: Path, tmp_path: Path, capsys) -> None:
+    suite = yaml.safe_load((folder / 'one.yaml').read_text())
+    row = suite['rows']['a']
+    del suite['dataset']
+    # What all rows share is the suite's, and holds for the pretraining too.
+    suite['overrides'], config = row.pop('overrides'), row['config']
+    suite['rows'] = {'all': row, 'half': {**row, 'label_percent': 50.0, 'overrides': ['lr=1e-3']}}
+    suite |= {'comparisons': [], 'pretraining': {'config': config, 'steps': 2, 'seed': 3}}
+    path, records = folder / 'own.yaml', tmp_path / 'records'
+    path.write_text(yaml.safe_dump(suite, sort_keys=False))
+    where = ['--results', str(records), '--work', str(folder / 'work'), '--device', 'cpu']
+    assert main(['benchmark', 'run', str(path), *where]) == 0
+    runs = folder / 'work/own/runs'
+    for name, row, lr in (('pretrained', 'all', 2e-3), ('pretrained_50', 'half', 1e-3)):
+        begun = yaml.safe_load((runs / f'{row}-seed0-000/config.yaml').read_text())
+        assert begun['initial_weights'].endswith(f'/{name}-000/model.safetensors')
+        assert begun['recipe']['lr'] == lr and begun['recipe']['batch_size'] == 2
+        before = yaml.safe_load((runs / f'{name}-000/config.yaml').read_text())['recipe']
+        assert (before['steps'], before['seed'], before['batch_size']) == (2, 3, 2)
+    half = json.loads((records / 'pretraining_50.json').read_text())
+    assert half['settings']['label_percent'] == 50 and half['frames_mapped'] > 0
+    whole = json.loads((records / 'pretraining.json').read_text())
+    assert 'label_percent' not in whole['settings']
+    capsys.readouterr()
+    assert main(['benchmark', 'report', str(path), '--results', str(records)]) == 0
+    text = capsys.readouterr().out
+    assert 'after 2 steps on its labelled drives (once for each share of labels, seed 3)' in text
+    assert 'at 50 %, ' in text and 'at 100 % chamfer mAP on test towns' in text
