@@ -9,7 +9,7 @@ from typing import Any
 from gsmap_core.cli.benchmark_labels import label_lines
 from gsmap_core.cli.benchmark_occlusion import occlusion_columns
 from gsmap_core.cli.benchmark_records import Pretrained
-from gsmap_core.cli.benchmark_report import pretraining_lines
+from gsmap_core.cli.benchmark_report import changes_of, pretraining_lines
 from gsmap_core.evaluation.claims import CONFIDENCE, PairedDifference, paired_difference
 from gsmap_core.evaluation.comparison import comparison_table
 from gsmap_core.training.benchmark_dataset import BenchmarkDataset, load_dataset
@@ -167,8 +167,8 @@ def _parts(dataset: BenchmarkDataset) -> list[str]:
 def _conditions(suite: Suite) -> str:
     drives = suite.drives
     text = (
-        f'Suite `{suite.name}`: {suite.steps} steps with recipe `{suite.recipe}`, '
-        f'{drives.train.towns} towns to train on, {drives.test.towns} to test on '
+        f'Suite `{suite.name}`: {suite.steps} steps with recipe `{suite.recipe}`'
+        f'{changes_of(suite)}, {drives.train.towns} towns to train on, {drives.test.towns} to test on '
         f'({drives.setting}, {drives.duration_s:g} s at {drives.rate_hz:g} Hz, rig '
         f'`{drives.rig}`).'
     )

@@ -37,7 +37,7 @@ def write_report(
         f'Written by `gsmap benchmark report {suite.name}` from the records of {len(runs)} runs; '
         'not typed.',
         '',
-        f'Every row: {suite.steps} steps, {_recipes(suite)}, seeds '
+        f'Every row: {suite.steps} steps, {_recipes(suite)}{changes_of(suite)}, seeds '
         f'{", ".join(map(str, suite.seeds))}; trained on {drives.train.towns} {drives.setting} '
         f'towns from seed {drives.train.first_seed}, scored on {drives.test.towns} towns from '
         f'seed {drives.test.first_seed} (drives of {drives.duration_s:g} s at {drives.rate_hz:g} '
@@ -89,6 +89,12 @@ def pretraining_lines(suite: Suite, pretrained: Pretrained) -> list[str]:
     if scores:
         text += f', where these score {", ".join(scores)} chamfer mAP on test towns'
     return ['', f'{text}.']
+
+
+def changes_of(suite: Suite) -> str:
+    """Return what all rows change in their recipe; nothing where they change nothing."""
+    changes = ', '.join(f'`{change}`' for change in suite.overrides)
+    return f' with {changes}' if changes else ''
 
 
 def _recipes(suite: Suite) -> str:

@@ -103,8 +103,8 @@ def feature_lines(reports: dict[str, Any]) -> list[str]:
     lines = []
     for weights, report in reports.items():
         line = (
-            f'{weights}: {report["fixed_share"]:.3f} of the variance is fixed in the grid '
-            f'({report["frames"]} frames)'
+            f'{weights}: {report["fixed_share"]:.3f} of the variance is fixed in the grid, '
+            f'{report["lengthwise_share"]:.3f} along the vehicle ({report["frames"]} frames)'
         )
         if report['pairs']:
             line += (
@@ -117,7 +117,10 @@ def feature_lines(reports: dict[str, Any]) -> list[str]:
 
 def _numbers(report: dict[str, Any]) -> tuple[str, ...]:
     """Return the lines above the pattern."""
-    lines = [f'fixed in the grid: {report["fixed_share"]:.1%}']
+    lines = [
+        f'fixed in the grid: {report["fixed_share"]:.1%}, '
+        f'lengthwise {report["lengthwise_share"]:.1%}'
+    ]
     if report['same_place_cosine'] is not None:
         same, other = report['same_place_cosine'], report['other_cosine']
         lines.append(f'one place {same:.3f}, two places {other:.3f}')

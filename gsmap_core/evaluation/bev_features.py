@@ -31,6 +31,9 @@ class FeatureReport:
         total_variance: of all features around their common mean, summed over channels.
         fixed_variance: of the cells' mean features around it, less what the mean over F frames
             scatters by chance: what depends on the position in the grid alone.
+        lengthwise_variance: the part of it within the columns of the grid, along the vehicle.
+            Streets run along the vehicle, so that a mean that changes across it is also due to
+            them; one that changes along it hardly is.
     """
 
     num_frames: int
@@ -39,11 +42,17 @@ class FeatureReport:
     shares: FloatArray
     total_variance: float
     fixed_variance: float
+    lengthwise_variance: float
 
     @property
     def fixed_share(self) -> float:
         """Share of the variance that the position in the grid explains, 0 to 1."""
         return self.fixed_variance / max(self.total_variance, _LEAST)
+
+    @property
+    def lengthwise_share(self) -> float:
+        """Share of the variance that the position along the vehicle explains, 0 to 1."""
+        return self.lengthwise_variance / max(self.total_variance, _LEAST)
 
     def fixed_pattern(self) -> FloatArray:
         """Return (H, W): how far the mean feature of a cell is from the common mean.
@@ -59,6 +68,7 @@ class FeatureReport:
         return {
             'frames': self.num_frames,
             'fixed_share': self.fixed_share,
+            'lengthwise_share': self.lengthwise_share,
             'fixed_variance': self.fixed_variance,
             'total_variance': self.total_variance,
             'principal_shares': self.shares.tolist(),
@@ -119,6 +129,8 @@ class FeatureStatistics:
         between = float(np.square(mean - common[:, None, None]).sum(axis=0).mean())
         # The mean of F frames scatters by 1 / F of a frame's own variance.
         by_chance = max(total - between, 0.0) / (self.num_frames - 1)
+        num_rows = mean.shape[1]
+        lengthwise = float(np.square(mean - mean.mean(axis=1, keepdims=True)).sum(axis=0).mean())
         return FeatureReport(
             num_frames=self.num_frames,
             mean=mean,
@@ -126,6 +138,7 @@ class FeatureStatistics:
             shares=np.asarray(values[::-1][:3] / max(total, _LEAST)),
             total_variance=total,
             fixed_variance=max(between - by_chance, 0.0),
+            lengthwise_variance=max(lengthwise - by_chance * (num_rows - 1) / num_rows, 0.0),
         )
 
 

@@ -176,5 +176,6 @@ def test_a_pretraining_sees_the_labels_of_its_rows(folder: Path, tmp_path: Path,
     capsys.readouterr()
     assert main(['benchmark', 'report', str(path), '--results', str(records)]) == 0
     text = capsys.readouterr().out
+    assert 'recipe `synthetic_mini` with `batch_size=2`, `workers=0`, ' in text
     assert 'after 2 steps on its labelled drives (once for each share of labels, seed 3)' in text
     assert 'at 50 %, ' in text and 'at 100 % chamfer mAP on test towns' in text

@@ -40,7 +40,8 @@ def test_checkpoints_are_drawn_and_measured(folder, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report['frames'] == 6 and set(report['features']) == set(weights)
     for numbers in report['features'].values():
-        assert 0.0 <= numbers['fixed_share'] <= 1.0 and numbers['pairs'] > 0
+        assert 0.0 <= numbers['lengthwise_share'] <= numbers['fixed_share'] <= 1.0
+        assert numbers['pairs'] > 0
         assert -1.0 <= numbers['other_cosine'] <= 1.0 >= numbers['same_place_cosine']
     picture = cv2.imread(str(out))
     assert picture.shape[1] == 3 * (240 + 24)

@@ -28,6 +28,18 @@ def test_fixed_share_is_that_of_the_pattern():
     assert report.to_dict()['frames'] == 12
 
 
+def test_lengthwise_share_is_what_changes_along_the_vehicle():
+    """Variance 2 across the vehicle, 1 along it, 1 that changes from frame to frame."""
+    across = np.sqrt(2.0) * np.where(np.arange(20) % 2, 1.0, -1.0)
+    along = np.where(np.arange(30) % 2, 1.0, -1.0)[:, None]
+    noise = np.random.default_rng(3).standard_normal((12, 4, 30, 20))
+    report = statistics_of(noise + across + along)
+    assert report.fixed_share == pytest.approx(0.75, abs=0.02)
+    assert report.lengthwise_share == pytest.approx(0.25, abs=0.02)
+    assert report.to_dict()['lengthwise_share'] == report.lengthwise_share
+    assert statistics_of(noise + across).lengthwise_share < 0.01
+
+
 def test_the_pattern_is_shown_where_it_is():
     frames = np.random.default_rng(1).standard_normal((6, 3, 8, 8)) * 0.1
     frames[:, :, 1, 6] += 2.0

@@ -105,7 +105,7 @@ def test_training_with_unlabelled_pairs_differs_in_nothing_else():
         host = load_recipe(f'synthetic_{size}')
         assert recipe.contrastive.pairs.per_batch * 2 == recipe.batch_size
         assert replace(recipe, name=host.name, contrastive=None) == host
-    assert load_recipe('mapgclr_av2').contrastive.weight == 0.1
+    assert load_recipe('mapgclr_av2').contrastive.weight == 10.0
 
 
 @pytest.mark.parametrize('name', NAMES)
