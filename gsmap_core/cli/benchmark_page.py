@@ -169,8 +169,8 @@ def _conditions(suite: Suite) -> str:
     text = (
         f'Suite `{suite.name}`: {suite.steps} steps with recipe `{suite.recipe}`'
         f'{changes_of(suite)}, {drives.train.towns} towns to train on, '
-        f'{drives.test.towns} to test on ({drives.setting}, {drives.duration_s:g} s at {drives.rate_hz:g} Hz, rig '
-        f'`{drives.rig}`).'
+        f'{drives.test.towns} to test on ({drives.setting}, {drives.duration_s:g} s at '
+        f'{drives.rate_hz:g} Hz, rig `{drives.rig}`).'
     )
     others = sorted({suite.recipe_of(row) for row in suite.rows} - {suite.recipe})
     if others:
