@@ -42,9 +42,14 @@ def settings_of(suite: Suite, row: str) -> dict[str, Any]:
     return settings
 
 
+def name_of_share(name: str, share: float) -> str:
+    """Return a name with a share of the labels [percent] in it; without where it is all."""
+    return name if share == SuiteRow.label_percent else f'{name}_{share:g}'
+
+
 def pretraining_path(results: Path, share: float) -> Path:
     """Return where the record of a pretraining is kept; `share` of the labels in percent."""
-    return results / ('pretraining.json' if share == 100 else f'pretraining_{share:g}.json')
+    return results / f'{name_of_share("pretraining", share)}.json'
 
 
 def pretraining_settings(suite: Suite, share: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from gsmap_core.cli.benchmark_occlusion import score_by_occlusion
 from gsmap_core.cli.benchmark_prepare import make_drives, prepare_parts
 from gsmap_core.cli.benchmark_records import (
+    name_of_share,
     pretraining_path,
     pretraining_settings,
     read_pretraining,
@@ -178,7 +179,7 @@ def _pretrained(
         '--config', before.config, '--recipe', suite.recipe, '--data', *data,
         '--steps', str(before.steps), '--set', f'seed={before.seed}', *suite.overrides,
     ]  # fmt: skip
-    name = 'pretrained' if share == 100 else f'pretrained_{share:g}'
+    name = name_of_share('pretrained', share)
     run = _train_once(work / 'runs', name, options, args, deadline)
     if run is None:
         return None
@@ -188,9 +189,7 @@ def _pretrained(
         scores = {key: scored[key] for key in ('chamfer_map', 'per_category', 'frames_mapped')}
         record = {'settings': pretraining_settings(suite, share), **scores, **training_cost(run)}
         write_record(pretraining_path(results, share), record)
-        print(
-            f'{name}: chamfer mAP {record["chamfer_map"]:.3f} in {before.setting or "its"} towns'
-        )
+        print(f'{name}: chamfer mAP {record["chamfer_map"]:.3f}')
     return run / 'model.safetensors'
 
 

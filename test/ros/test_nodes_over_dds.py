@@ -100,7 +100,7 @@ def test_elements_keep_their_ids(six_camera_run: tuple[FaultyDrive, Run]) -> Non
 def test_markers_follow_the_maps(six_camera_run: tuple[FaultyDrive, Run]) -> None:
     _, run = six_camera_run
     arrays = run.messages(MARKER_TOPIC)
-    # Displays are cleared on activation, and in the first array after one has been found.
+    # Displays are cleared on activation, and for a moment after one has been found.
     for array in arrays:
         array.markers = [marker for marker in array.markers if marker.action != 3]
     stamps = [array.markers[0].header.stamp for array in arrays if array.markers]
