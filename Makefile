@@ -13,7 +13,7 @@ help:
 	@echo 'make soak       an hour of looping replay and the long fault tests; SECONDS_OF_REPLAY=600 for less'
 	@echo 'make test-gpu   tests and timings that need a CUDA device'
 	@echo 'make build      environment and ROS 2 messages only'
-	@echo 'make weights    make the shipped checkpoint again: drives, training, scores, card'
+	@echo 'make weights    make the shipped checkpoints again: drives, trainings, scores, cards'
 	@echo 'make lint       ruff and mypy     make format   ruff format'
 	@echo 'make clean      remove what was built; make distclean removes .venv as well'
 
@@ -21,7 +21,7 @@ demo:
 	@MAKE_GOAL=demo tools/bootstrap.sh runtime
 	@.venv/bin/gsmap demo $(ARGS)
 
-# See the script for DEVICE, TOWNS, STEPS, BATCH, INIT.
+# See the script for DEVICE, MODEL, TOWNS, WIDTH, STEPS, BATCH, PROCESSES, INIT.
 weights: setup
 	@tools/make_weights.sh
 

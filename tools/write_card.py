@@ -3,8 +3,8 @@
     python tools/write_card.py RUN_DIR --test SUMMARY.json --baseline SUMMARY.json \
         --weights gsmap_core/weights/maptr_tiny.safetensors
 
-The numbers stand between two markers and are rewritten; the text around them is kept. The curve of
-the training is drawn beside it.
+The numbers stand between two markers and are rewritten; the text around them is kept. A model that
+has no card yet gets one. The curve of the training is drawn into docs/images.
 """
 
 from __future__ import annotations
@@ -20,6 +20,16 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = '<!-- begin numbers -->', '<!-- end numbers -->'
 CATEGORIES = ('divider', 'ped_crossing', 'boundary')
+NEW_CARD = f"""# {{name}}
+
+Configuration `config/models/{{name}}.yaml`, trained on synthetic drives only (`gsmap synth`). It
+has never seen a real road and is not expected to map one.
+
+{BEGIN}
+{END}
+
+![Training loss and validation score](../../docs/images/{{name}}_curve.png)
+"""
 
 
 def seed_ranges(names: list[str]) -> str:
@@ -159,7 +169,9 @@ def main() -> int:
     picture = ROOT / 'docs' / 'images' / f'{args.weights.stem}_curve.png'
     draw_curve(metrics, picture)
     card = args.weights.with_suffix('.md')
-    text = card.read_text(encoding='utf-8')
+    text = NEW_CARD.format(name=card.stem)
+    if card.exists():
+        text = card.read_text(encoding='utf-8')
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     environment = json.loads((args.run / 'environment.json').read_text(encoding='utf-8'))

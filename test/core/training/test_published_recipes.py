@@ -82,10 +82,13 @@ def test_recipes_say_what_was_published(name):
 def test_every_published_recipe_is_listed_above():
     kinds = ('synthetic_{}', 'synthetic_{}_sequences', 'mapgclr_{}')
     own = {kind.format(size) for size in ('mini', 'tiny') for kind in kinds}
+    own |= {'synthetic_r50', 'synthetic_r50_sequences'}
     assert set(NAMES) - set(PUBLISHED) == own
 
 
-@pytest.mark.parametrize('name', [*SEQUENCES, 'synthetic_mini_sequences'])
+@pytest.mark.parametrize(
+    'name', [*SEQUENCES, 'synthetic_mini_sequences', 'synthetic_r50_sequences']
+)
 def test_recipes_with_sequences(name):
     recipe = load_recipe(name)
     # As published; at mini size shorter sequences (docs/interactionmap.md).

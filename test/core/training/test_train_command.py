@@ -122,10 +122,14 @@ def test_a_recipe_of_a_paper_runs_on_one_process_with_its_batch(data, tmp_path, 
 
 
 def test_the_recipe_follows_from_the_model():
-    names = ('interactionmap_r_mini', 'gsmap_live_tiny', 'maptrv2_mini')
+    names = ('interactionmap_r_mini', 'gsmap_live_tiny', 'gsmap_live_r50', 'maptrv2_mini')
     found = [_recipe_path(None, load_model_config(name)).stem for name in names]
-    expected = ['synthetic_mini_sequences', 'synthetic_tiny_sequences', 'synthetic_mini']
-    assert found == expected
+    assert found == [
+        'synthetic_mini_sequences',
+        'synthetic_tiny_sequences',
+        'synthetic_r50_sequences',
+        'synthetic_mini',
+    ]
 
 
 def losses_of(run):
