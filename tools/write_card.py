@@ -70,7 +70,7 @@ def numbers(
         f'| Towns validated on | seeds {seed_ranges(val)} |',
         f'| Towns tested on | {test["drives"]} drives, {test["frames_mapped"]} camera sets |',
         f'| Steps | {metadata["step"]} of {metadata["total_steps"]}{_after(before)}, '
-        f'batch {recipe["batch_size"]}, {recipe["precision"]} |',
+        f'batch {_batch(recipe, environment)}, {recipe["precision"]} |',
         f'| Time | {metrics[-1]["trained_s"] / 3600:.2f} h on {_machine(environment)} |',
         f'| Seed | {metadata["seed"]} |',
         f'| Started from | {started_from} |',
@@ -116,10 +116,18 @@ def joined(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return result
 
 
+def _batch(recipe: dict[str, Any], environment: dict[str, Any]) -> int:
+    if recipe['total_batch_size'] is not None:
+        return int(recipe['total_batch_size'])
+    processes = environment.get('processes', 1)
+    return int(recipe['batch_size'] * recipe['accumulate_steps'] * processes)
+
+
 def _machine(environment: dict[str, Any]) -> str:
     if environment.get('gpu'):
         return str(environment['gpu'])
-    return f'{environment["torch_threads"]} of {environment["cpu_count"]} CPU cores'
+    cores = environment['torch_threads'] * environment.get('processes', 1)
+    return f'{cores} of {environment["cpu_count"]} CPU cores'
 
 
 def draw_curve(metrics: list[dict[str, Any]], path: Path) -> None:

@@ -55,7 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_parser.add_argument('--seeds', nargs='+', type=int, metavar='N', help='only these seeds')
     run_parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     run_parser.add_argument(
-        '--processes', type=int, default=1, metavar='N', help='train with N together (torchrun)'
+        '--processes',
+        type=int,
+        default=1,
+        metavar='N',
+        help='train with N together (torchrun), which share the batch of a row',
     )
     run_parser.add_argument(
         '--max-minutes',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -28,10 +29,11 @@ from gsmap_core.cli.benchmark_scores import (
     speed_of,
     training_cost,
 )
+from gsmap_core.config import config_path
 from gsmap_core.data.traversal_splits import draw_labelled
 from gsmap_core.errors import ConfigError
 from gsmap_core.training.benchmark_dataset import load_dataset
-from gsmap_core.training.recipe import TrainConfig
+from gsmap_core.training.recipe import TrainConfig, load_changed_recipe, split_assignments
 from gsmap_core.training.run_directory import environment
 from gsmap_core.training.suite import Suite, SuiteRow, check_rows, resolve_row
 
@@ -55,13 +57,16 @@ def run_suite(
 
     Raises:
         ConfigError: a row or seed was asked for that the suite does not have, a row cannot be
-            built, or a record of other settings is in the way.
+            built, processes cannot share its batch, or a record of other settings is in the way.
         TrainingError: one of the commands failed.
     """
     deadline = deadline or deadline_of(args)
     rows = _chosen(args.rows, list(suite.rows), 'row')
     seeds = _chosen(args.seeds, list(suite.seeds), 'seed')
-    models = {row: model for row, (model, _) in check_rows(suite).items()}
+    resolved = check_rows(suite)
+    for row in rows:
+        batch_shares(resolved[row][1], args.processes)
+    models = {row: model for row, (model, _) in resolved.items()}
     records = read_records(suite, results)
     work = Path(args.work).resolve() / suite.name
     missing = [
@@ -100,8 +105,7 @@ def run_suite(
             **score_run(suite, models[row], run, folders, args.device),
             **speed_of(suite, models, row, folders[TEST], args.device),
             **training_cost(run),
-            # Without the command line: a record travels, the paths of its machine do not.
-            'environment': {k: v for k, v in environment().items() if k != 'command'},
+            'environment': _environment(args.processes),
         }
         write_record(results / f'{row}-seed{seed}.json', record)
         print(
@@ -109,6 +113,38 @@ def run_suite(
             f'raster mAP {record["raster_map"]:.3f}'
         )
     return True
+
+
+def _environment(processes: int) -> dict[str, Any]:
+    """Return that of a record: it travels, and the paths in a command line should not."""
+    return {k: v for k, v in environment().items() if k != 'command'} | {'processes': processes}
+
+
+def batch_shares(recipe: TrainConfig, processes: int) -> list[str]:
+    """Return what makes several processes take together what a row takes in one per step.
+
+    Args:
+        recipe: of the row.
+        processes: that train together.
+
+    Returns:
+        Overrides of the recipe; none where it states `total_batch_size` already.
+
+    Raises:
+        ConfigError: they cannot share the batch equally.
+    """
+    if processes == 1 or recipe.total_batch_size is not None:
+        return []
+    sizes = {'batch_size': recipe.batch_size}
+    if recipe.contrastive is not None:
+        sizes['contrastive.pairs.per_batch'] = recipe.contrastive.pairs.per_batch
+    for key, size in sizes.items():
+        if size % processes:
+            raise ConfigError(
+                f'--processes {processes} cannot share {key} {size} of recipe '
+                f"'{recipe.name}' equally; take a number that divides it"
+            )
+    return [f'{key}={size // processes}' for key, size in sizes.items()]
 
 
 def _add_occlusion(
@@ -175,9 +211,12 @@ def _pretrained(
     share = suite.pretrained_share(row)
     own = before.setting is None
     data = _labelled(folders['train'], share) if own else [str(folders['pretrain'])]
+    recipe_sets, _ = split_assignments(suite.overrides)
+    recipe = load_changed_recipe(config_path('train', suite.recipe), recipe_sets)
     options = [
         '--config', before.config, '--recipe', suite.recipe, '--data', *data,
         '--steps', str(before.steps), '--set', f'seed={before.seed}', *suite.overrides,
+        *batch_shares(recipe, args.processes),
     ]  # fmt: skip
     name = name_of_share('pretrained', share)
     run = _train_once(work / 'runs', name, options, args, deadline)
@@ -211,7 +250,7 @@ def _train(
         '--config', chosen.config, '--recipe', suite.recipe_of(row),
         *_data(chosen, recipe, folders), '--steps', str(suite.steps),
         *([] if start is None else ['--init', str(start), '--init-partly']),
-        '--set', f'seed={seed}', *suite.overrides_of(row),
+        '--set', f'seed={seed}', *suite.overrides_of(row), *batch_shares(recipe, args.processes),
     ]  # fmt: skip
     return _train_once(work / 'runs', f'{row}-seed{seed}', options, args, deadline)
 
@@ -230,6 +269,12 @@ def _train_once(
             return None
         limit = ['--max-minutes', f'{left:.2f}']
     if (run / 'last.pt').exists():
+        started = json.loads((run / 'environment.json').read_text('utf-8')).get('processes', 1)
+        if started != args.processes:
+            raise ConfigError(
+                f'{run} was started with --processes {started} and would take other batches with '
+                f'{args.processes}; go on with {started}, or remove the folder to begin anew'
+            )
         options = ['--resume', str(run)]
     else:
         options = ['--out', str(runs), '--name', name, *options]

@@ -89,6 +89,7 @@ def environment() -> dict[str, Any]:
         'platform': platform.platform(),
         'cpu_count': os.cpu_count(),
         'torch_threads': torch.get_num_threads(),
+        'processes': int(os.environ.get('WORLD_SIZE', 1)),
         'gpu': torch.cuda.get_device_name(0) if has_gpu else None,
         'command': sys.argv,
         'started': datetime.now(UTC).isoformat(timespec='seconds'),

@@ -6,8 +6,10 @@ import pytest
 import yaml
 from helpers.fake_drives import micro_config
 
+from gsmap_core.cli.benchmark_run import batch_shares
 from gsmap_core.cli.main import main
 from gsmap_core.config import to_plain
+from gsmap_core.training.recipe import load_recipe
 
 
 @pytest.fixture(scope='module')
@@ -49,6 +51,18 @@ def suite(tmp_path_factory):
     return folder
 
 
+def test_processes_share_batch_and_pairs():
+    recipe = load_recipe('mapgclr_tiny')
+    pairs = recipe.contrastive.pairs.per_batch
+    expected = [
+        f'batch_size={recipe.batch_size // 2}',
+        f'contrastive.pairs.per_batch={pairs // 2}',
+    ]
+    assert batch_shares(recipe, 2) == expected and batch_shares(recipe, 1) == []
+    # A recipe of a paper states the batch of all together, whoever takes part in it.
+    assert batch_shares(load_recipe('maptrv2_nuscenes'), 2) == []
+
+
 def command(suite, *more: str) -> list[str]:
     results = ['--results', str(suite / 'records')]
     return [more[0], str(suite / 'tiny.yaml'), *results, *more[1:]]
@@ -83,10 +97,23 @@ def test_suite_runs_resumes_and_reports(suite, capsys) -> None:
     assert sum(third['frames'] for third in thirds.values()) == record['frames_mapped']
     assert 'frames_per_second' not in again and again['chamfer_map'] == record['chamfer_map']
     stamp = path.stat().st_mtime_ns
-    assert main(['benchmark', *run]) == 0
+    assert main(['benchmark', *run, '--processes', '3']) == 2
+    assert 'cannot share batch_size 2' in ' '.join(capsys.readouterr().err.split())
+    assert main(['benchmark', *run, '--processes', '2']) == 0
     assert (suite / 'records' / 'plain-seed0.json').stat().st_mtime_ns == stamp
     other = json.loads((suite / 'records' / 'gaussian-seed0.json').read_text())
     assert other['settings']['recipe'] == 'synthetic_mini_sequences'
+    # Two processes take together what one takes.
+    assert (record['environment']['processes'], other['environment']['processes']) == (1, 2)
+    trained = suite / 'work' / 'tiny' / 'runs' / 'gaussian-seed0-000'
+    assert yaml.safe_load((trained / 'config.yaml').read_text())['recipe']['batch_size'] == 1
+    assert json.loads((trained / 'environment.json').read_text())['processes'] == 2
+    # What two have begun cannot be gone on with by one: its batches would be half as large.
+    (trained / 'model.safetensors').unlink()
+    (suite / 'records' / 'gaussian-seed0.json').rename(suite / 'kept.json')
+    assert main(['benchmark', *run]) == 2
+    assert 'was started with --processes 2' in ' '.join(capsys.readouterr().err.split())
+    (suite / 'kept.json').rename(suite / 'records' / 'gaussian-seed0.json')
     assert 'paper_map' not in other['settings'] and 'chamfer_3d_map' not in other
     assert other['speed']['host'] == 'plain' and other['parameters'] > record['parameters']
     out = suite / 'report.md'
