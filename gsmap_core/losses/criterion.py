@@ -79,14 +79,16 @@ class Criterion(nn.Module):
 
     Args:
         config: gives the weights (`losses`, `matching`), the categories and the grid.
+        over_processes: count what is matched over all processes that train together; False where
+            one of them works alone, as in validation: the others would not answer.
 
     Raises:
         ConfigError: a raster loss or cost is asked for and the representation cannot be rendered.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, over_processes: bool = True) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.over_processes = config, over_processes
         if config.matching.raster or config.losses.raster:
             renderer_of(config)
         extent = [*config.grid.unit_extent_m(), config.grid.height_extent_m]
@@ -219,16 +221,17 @@ class Criterion(nn.Module):
         device = matched.points.device
         # Every layer matches equally many, so one normaliser serves all of them.
         count = torch.tensor(num_pairs / len(matched.class_logits), dtype=torch.float64)
-        divisors: dict[str, float | Tensor] = {
-            '': max(float(mean_over_processes(count, device)), 1.0)
-        }
+        divisors: dict[str, float | Tensor] = {'': max(float(self._mean(count, device)), 1.0)}
         config = self.config
         by_scores = config.alignment.normaliser == 'scores'
         if by_scores and config.losses.classification_kind == 'geometry_aware':
             assert matched.scores is not None
-            sums = mean_over_processes(matched.per_layer(matched.scores), device)
+            sums = self._mean(matched.per_layer(matched.scores), device)
             divisors['classification'] = sums.to(matched.scores).clamp(min=1.0)
         return divisors
+
+    def _mean(self, values: Tensor, device: torch.device) -> Tensor:
+        return mean_over_processes(values, device) if self.over_processes else values
 
     def _matched(
         self,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gsmap_core.errors import EnvironmentProblemError
+
+#: How long processes wait for the one that validates; nccl would give up after ten minutes.
+_PATIENCE = timedelta(hours=3)
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def joined_processes(device: str = 'auto') -> Iterator[Processes]:
     if count == 1:
         yield Processes(0, 1, chosen)
         return
-    dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo')
+    dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo', timeout=_PATIENCE)
     try:
         yield Processes(dist.get_rank(), count, chosen)
     finally:

@@ -69,7 +69,7 @@ def validate(
         metrics: `chamfer`, which is always computed, and `raster`.
     """
     model.eval()
-    criterion = Criterion(config).to(device)
+    criterion = Criterion(config, over_processes=False).to(device)
     evaluator = ChamferEvaluator(config.categories, num_dims=config.decoder.num_dims)
     raster = RasterEvaluator(config.categories) if 'raster' in metrics else None
     keys: Any = SequentialBatches(len(dataset), batch_size)

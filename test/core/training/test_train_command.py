@@ -254,15 +254,17 @@ def test_two_gloo_processes_train_the_same_model(data, tmp_path):
     """Launched by torchrun: both ranks end with the same weights, and the loss falls.
 
     Two forward passes per step, so that gradients are averaged after the second one only; each of
-    them draws which parts of the relations it uses. Single frames, then sequences. Stopped among
-    the sequences and resumed, all comes out the same.
+    them draws which parts of the relations it uses. Single frames, then sequences. The first rank
+    validates while the other one waits. Stopped among the sequences and resumed, all comes out
+    the same.
     """
     script = tmp_path / 'ranks.py'
     script.write_text(RANKS)
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
     command += ['--master-port', str(20000 + os.getpid() % 10000), str(script), str(tmp_path)]
-    command += arguments(data, tmp_path, '--steps', '20')
+    command += arguments(data, tmp_path, '--steps', '20', '--val', str(data / 'bags'))
     command += ['augmentation.photometric=0', 'augmentation.mirror=0', 'total_batch_size=8']
+    command += ['eval_interval_steps=12']
     switches = ('coordinates', 'score_rank_chamfer', 'ping_pong')
     command += [f'model.decoder.relation.{name}=true' for name in switches]
     command += STREAMING
@@ -283,9 +285,13 @@ def test_two_gloo_processes_train_the_same_model(data, tmp_path):
     assert losses_of(runs[0]) == losses_of(runs[1])
     assert not (tmp_path / 'micro-001').exists()
     lines = [json.loads(line) for line in (runs[0] / 'metrics.jsonl').read_text().splitlines()]
-    losses = [line['loss']['total'] for line in lines]
+    validated = [line for line in lines if 'val_loss' in line]
+    assert [line['step'] for line in validated] == [12, 20]
+    assert all(line['val_loss']['total'] > 0 for line in validated)
+    trained = [line for line in lines if 'loss' in line]
+    losses = [line['loss']['total'] for line in trained]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
-    assert lines[-1]['epoch'] == pytest.approx(20 * 8 / 8)
+    assert trained[-1]['epoch'] == pytest.approx(20 * 8 / 8)
     # The eight slots of both processes are those of one process with a batch of eight.
     expected = itertools.islice(SequenceBatches([range(4), range(4, 8)], 8, first_epoch=10), 10)
     found = {(rank, step, part): [*map(tuple, zip(indices, starts, strict=True))]
