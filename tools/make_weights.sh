@@ -44,12 +44,13 @@ for model in ${MODEL:-maptr_tiny gsmap_live_tiny}; do
       ${init:+--init "$init"} ${partly:+--init-partly} \
       --set "batch_size=$batch" ${init:+lr=4e-4} ${SET:-}
   fi
+  "$gsmap" evaluate --weights "$run/model.safetensors" --data "$data/val" --store-calibration \
+    --device "$device" --out "$out/val_$model"
+  "$gsmap" predict "$data/test" --weights "$run/model.safetensors" --device "$device" --figures 0 \
+    --out "$out/test_$model"
+  # Only what could be scored replaces the checkpoint that was there.
   weights=gsmap_core/weights/$model.safetensors
   cp "$run/model.safetensors" "$weights"
-  "$gsmap" evaluate --weights "$weights" --data "$data/val" --store-calibration \
-    --device "$device" --out "$out/val_$model"
-  "$gsmap" predict "$data/test" --weights "$weights" --device "$device" --figures 0 \
-    --out "$out/test_$model"
   .venv/bin/python tools/write_card.py "$run" --weights "$weights" \
     --test "$out/test_$model/summary.json" --baseline "$out/test_classical/summary.json"
   init=$weights partly=1
